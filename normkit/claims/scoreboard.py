@@ -1,0 +1,116 @@
+"""The verdicts on all claims, as the tables that a profile's figures stand beside."""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from .verdicts import Claim, Part, Verdict
+
+__all__ = ["write"]
+
+VERDICTS = ("reproduced", "not separable", "contradicted", "not run")
+COLUMNS = ["id", "paper", "statement", "verdict", "effect", "low", "high", "n", "profile"]
+COLUMNS += ["evidence"]
+
+
+def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[Claim]) -> Path:
+    """Put verdicts into a profile's `claims.csv` and `claims.md`; all other claims keep theirs.
+
+    Arguments:
+        verdicts: of any number of claims.
+        folder: such as `figures/quick`; each paper's parts go to `PAPER/verdicts.csv` in it.
+        catalogue: every claim there is; those never judged are listed as "not run".
+
+    Returns:
+        the path of `claims.csv`.
+    """
+    folder = Path(folder)
+    for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts):
+        path = folder / paper / "verdicts.csv"
+        mine = [verdict for verdict in verdicts if verdict.claim.paper == paper]
+        rows = _parts_table(mine)
+        if path.is_file():
+            before = pd.read_csv(path)
+            rows = pd.concat([before[~before.id.isin(rows.id)], rows])
+        _replace(path, rows.sort_values("id", kind="stable").to_csv(index=False))
+    return _summarize(folder, catalogue)
+
+
+def _summarize(folder: Path, catalogue: Sequence[Claim]) -> Path:
+    judged: dict[str, Verdict] = {}
+    claims = {claim.id: claim for claim in catalogue}
+    for path in sorted(folder.glob("*/verdicts.csv")):
+        for name, rows in pd.read_csv(path, keep_default_na=True).groupby("id", sort=False):
+            fields = [field.name for field in dataclasses.fields(Part)]
+            columns = rows.rename(columns={"part": "name"})[fields]
+            parts = tuple(Part(*row) for row in columns.itertuples(index=False))
+            head = rows.iloc[0]
+            evidence = "" if pd.isna(head.evidence) else head.evidence
+            judged[name] = Verdict(claims[name], parts, head.profile, evidence)
+    found = [judged.get(claim.id, Verdict(claim, (), folder.name, "")) for claim in catalogue]
+    table = pd.DataFrame([_summary_row(v) for v in found], columns=COLUMNS)
+    _replace(folder / "claims.md", _markdown(found, folder.name))
+    _replace(folder / "claims.csv", table.to_csv(index=False))
+    return folder / "claims.csv"
+
+
+def _summary_row(v: Verdict) -> list:
+    part = v.deciding
+    numbers = [_round(part.effect), _round(part.low), _round(part.high), part.n]
+    head = [v.claim.id, v.claim.paper, v.claim.statement, v.verdict]
+    return [*head, *numbers, v.profile, v.evidence]
+
+
+def _parts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    rows = [
+        {
+            "id": v.claim.id,
+            "part": part.name,
+            "verdict": part.verdict,
+            "effect": _round(part.effect),
+            "low": _round(part.low),
+            "high": _round(part.high),
+            "n": part.n,
+            "profile": v.profile,
+            "evidence": v.evidence,
+        }
+        for v in verdicts
+        for part in v.parts
+    ]
+    return pd.DataFrame(rows)
+
+
+def _markdown(verdicts: Sequence[Verdict], profile: str) -> str:
+    counts = {name: sum(v.verdict == name for v in verdicts) for name in VERDICTS}
+    lines = [f"# Claims, profile `{profile}`", ""]
+    lines += [", ".join(f"{count} {name}" for name, count in counts.items()) + ".", ""]
+    lines += ["| claim | statement | verdict | effect | 95 % interval | n | parts |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for v in verdicts:
+        part, held = v.deciding, sum(p.verdict == "reproduced" for p in v.parts)
+        tally = f"{held} of {len(v.parts)} reproduced" if v.parts else ""
+        cells = [v.claim.id, v.claim.statement, f"**{v.verdict}**", *part.cells[1:4], tally]
+        lines += [f"| {' | '.join(cells)} |"]
+    for v in (v for v in verdicts if v.parts):
+        lines += ["", f"## {v.claim.id}: {v.verdict}", "", v.claim.statement, ""]
+        lines += [v.claim.statistic + (f" Evidence: `{v.evidence}`." if v.evidence else ""), ""]
+        lines += ["| part | effect | 95 % interval | n | verdict |", "|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(part.cells)} |" for part in v.parts]
+    return "\n".join(lines) + "\n"
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
+    with open(handle, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    os.chmod(scratch, 0o644)
+    os.replace(scratch, path)

@@ -1,0 +1,8 @@
+"""The four papers: which runs a profile needs, what was published, and what is claimed."""
+
+from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from .profiles import PROFILES
+
+__all__ = ["CLAIMS", "PROFILES", "beyond_batchnorm", "convnorm", "enorm", "norm_decay"]
+
+CLAIMS = convnorm.CLAIMS + enorm.CLAIMS + norm_decay.CLAIMS + beyond_batchnorm.CLAIMS

@@ -1,0 +1,190 @@
+"""The runs behind the norms of robust and plain networks, and the tables read off them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from normkit.records import Record
+from normkit.training import Adversary, Evaluation, TrainConfig
+
+from ..profiles import choose
+
+__all__ = [
+    "SETTINGS",
+    "Adversaries",
+    "accuracies",
+    "adversarial_runs",
+    "datasets",
+    "layer_norms",
+]
+
+NORMS = ("l1", "linf", "spectral")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversaries:
+    """The runs behind ln.density and ln.layers: nets x methods x seeds on one schedule.
+
+    Arguments:
+        base: all that the runs share.
+        nets: (model, width) pairs.
+        methods: plain, pgd, trades, alp.
+        seeds: repetitions; methods are compared within a seed.
+        epsilon: linf radius of training and evaluation attacks, images in [0, 1].
+        step_size: of the training attack.
+        steps: of the training attack.
+        attack_steps: of the evaluation attack; its steps are 2.5 epsilon / attack_steps long.
+        attack_images: how many evaluation images are attacked, None for all.
+        attack_epsilon: radius of the evaluation attack, None for `epsilon`.
+    """
+
+    base: TrainConfig
+    nets: tuple[tuple[str, int], ...]
+    methods: tuple[str, ...] = ("plain", "pgd", "trades", "alp")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epsilon: float = 0.15
+    step_size: float = 0.1
+    steps: int = 2
+    attack_steps: int = 20
+    attack_images: int | None = None
+    attack_epsilon: float | None = None
+
+
+SETTINGS = {
+    "smoke": Adversaries(
+        TrainConfig(epochs=1, subset=64),
+        nets=(("resnet8", 4), ("vgg11", 4)),
+        seeds=(0,),
+        attack_steps=2,
+        attack_images=32,
+    ),
+    "quick": Adversaries(
+        TrainConfig(epochs=40),
+        nets=(("resnet8", 8), ("vgg11", 8)),
+    ),
+    "cifar10": Adversaries(
+        TrainConfig(dataset="cifar10", image_size=16, subset=3000, epochs=60, augment="flip"),
+        nets=(("resnet8", 16), ("vgg11", 16)),
+        epsilon=8 / 255,
+        step_size=6 / 255,
+        attack_images=1000,
+    ),
+    "paper": Adversaries(
+        TrainConfig(
+            dataset="cifar10",
+            epochs=120,
+            lr=0.1,
+            nesterov=False,
+            weight_decay=0.0,
+            schedule="step",
+            milestones=(75 / 120, 90 / 120, 100 / 120),
+            augment="crop_flip",
+            device="cuda",
+        ),
+        nets=(("vgg11", 64), ("resnet18", 64)),
+        epsilon=0.031,
+        step_size=0.007,
+        steps=10,
+        attack_images=1024,
+        attack_epsilon=8 / 255,
+    ),
+}
+
+
+def datasets(profile: str) -> tuple[str, ...]:
+    """The data sets that a profile reads."""
+    return (choose(SETTINGS, profile).base.dataset,)
+
+
+def adversarial_runs(
+    profile: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    epsilon: float | None = None,
+    device: str = "cpu",
+) -> list[TrainConfig]:
+    """The configurations behind ln.density and ln.layers; None takes the profile's value.
+
+    Raises:
+        ValueError: an unknown profile.
+
+    Example:
+        >>> runs = adversarial_runs("quick")
+        >>> len(runs), {run.adversary.kind for run in runs} == {"none", "pgd", "trades", "alp"}
+        (24, True)
+    """
+    setting = choose(SETTINGS, profile, seeds=seeds, epsilon=epsilon)
+    radius = setting.attack_epsilon or setting.epsilon
+    evaluation = Evaluation(
+        epsilon=radius,
+        step_size=2.5 * radius / setting.attack_steps,
+        steps=setting.attack_steps,
+        images=setting.attack_images,
+    )
+    base = dataclasses.replace(
+        setting.base,
+        evaluation=evaluation,
+        epochs=setting.base.epochs if epochs is None else epochs,
+        device=device,
+    )
+    return [
+        dataclasses.replace(
+            base, model=model, width=width, seed=seed, adversary=_adversary(method, setting)
+        )
+        for seed in setting.seeds
+        for model, width in setting.nets
+        for method in setting.methods
+    ]
+
+
+def layer_norms(records: Sequence[Record]) -> pd.DataFrame:
+    """Every layer's norms after the last epoch, one row per run, layer and norm.
+
+    Columns: net, method, seed, layer, position (depth order), kind, norm, value. Runs that
+    diverged have no rows.
+    """
+    tables = []
+    for record in records:
+        if record.status != "ok":
+            continue
+        table = record.table("norms")
+        table = table[(table.epoch == table.epoch.max()) & (table.status == "ok")]
+        position = {name: i for i, name in enumerate(dict.fromkeys(table.layer))}
+        table = table.assign(**_labels(record), position=table.layer.map(position))
+        tables.append(table[table.norm.isin(NORMS)])
+    columns = ["net", "method", "seed", "layer", "position", "kind", "norm", "value"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def accuracies(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracies after the last epoch, one row per run.
+
+    Columns: net, method, seed, train, clean, robust (in [0, 1], NaN where the run diverged),
+    status.
+    """
+    rows = []
+    for record in records:
+        row = _labels(record) | {"train": math.nan, "clean": math.nan, "robust": math.nan}
+        if record.status == "ok":
+            last = record.table("history").iloc[-1]
+            row["train"], row["clean"] = last.train_accuracy, last.accuracy
+            row["robust"] = last.robust_accuracy
+        rows.append(row | {"status": record.status})
+    return pd.DataFrame(rows)
+
+
+def _adversary(method: str, setting: Adversaries) -> Adversary:
+    if method == "plain":
+        return Adversary()
+    return Adversary(method, setting.epsilon, setting.step_size, setting.steps, beta=1.0)
+
+
+def _labels(record: Record) -> dict:
+    kind = record.config["adversary"]["kind"]
+    method = "plain" if kind == "none" else kind
+    return {"net": record.config["model"], "method": method, "seed": record.config["seed"]}

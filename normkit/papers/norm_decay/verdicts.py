@@ -1,0 +1,108 @@
+"""What is claimed of layer norms and robustness, and how it is judged."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from normkit.claims import Claim, Part, Verdict, above, combine
+
+__all__ = ["CLAIMS", "judge_density", "judge_layers"]
+
+ROBUST_MARGIN = 0.2
+NORMS = ("l1", "linf")
+
+DENSITY = Claim(
+    "ln.density",
+    "norm_decay",
+    "Adversarially trained networks (PGD-AT, TRADES, ALP) have layer norms at least as large as "
+    "plain ones, and a far higher robust accuracy.",
+    "For each net and method, paired by seed: log2 of the ratio of the median layer norm to "
+    f"plain's is above 0, robust accuracy exceeds plain's by more than {ROBUST_MARGIN}.",
+)
+
+LAYERS = Claim(
+    "ln.layers",
+    "norm_decay",
+    "Under adversarial training (PGD-AT) most layers have a larger norm than in the plain net.",
+    "For each net, paired by seed: the share of convolutional and dense layers whose norm is "
+    "larger is above one half.",
+)
+
+CLAIMS = (
+    Claim(
+        "ln.exact",
+        "norm_decay",
+        "The l1 and linf norms of a convolution follow exactly from its taps.",
+    ),
+    Claim(
+        "ln.speed",
+        "norm_decay",
+        "The exact l1 and linf norms take a tenth or less of the time of a spectral norm.",
+    ),
+    Claim(
+        "ln.accuracy",
+        "norm_decay",
+        "Some strength of norm decay beats plain training in clean accuracy, and robust accuracy "
+        "does not rise as norms fall.",
+    ),
+    Claim(
+        "ln.curves",
+        "norm_decay",
+        "The sum of layer norms falls with the strength of norm decay; BatchNorm's norms do not "
+        "fall without projection.",
+    ),
+    DENSITY,
+    LAYERS,
+    Claim(
+        "ln.lipschitz",
+        "norm_decay",
+        "A classifier can be robust on every image with an arbitrarily large Lipschitz constant.",
+    ),
+)
+
+
+def judge_density(norms: pd.DataFrame, accuracy: pd.DataFrame, profile: str) -> Verdict:
+    """ln.density from the tables of `layer_norms` and `accuracies`."""
+    medians = _weights(norms).groupby(["net", "method", "seed", "norm"]).value.median()
+    robust = accuracy.set_index(["net", "method", "seed"]).robust
+    parts = []
+    for net, method in _pairs(accuracy):
+        for norm in NORMS:
+            ratios = [
+                math.log2(_at(medians, net, method, seed, norm))
+                - math.log2(_at(medians, net, "plain", seed, norm))
+                for seed in sorted(accuracy.seed.unique())
+            ]
+            parts.append(above(f"{net}, {method}: log2 ratio of median {norm} norms", ratios))
+        gaps = robust[net, method] - robust[net, "plain"]
+        name = f"{net}, {method}: robust accuracy above plain's, minus {ROBUST_MARGIN}"
+        parts.append(above(name, gaps, margin=ROBUST_MARGIN))
+    return combine(DENSITY, parts, profile=profile, evidence="norm_decay/density_linf.csv")
+
+
+def judge_layers(norms: pd.DataFrame, profile: str) -> Verdict:
+    """ln.layers from the table of `layer_norms`."""
+    parts: list[Part] = []
+    for norm in NORMS:
+        table = _weights(norms)[_weights(norms).norm == norm]
+        wide = table.pivot(index=["net", "seed", "layer"], columns="method", values="value")
+        for net, rows in wide.groupby(level="net", sort=False):
+            larger = (rows["pgd"] > rows["plain"]).where(rows.notna()[["pgd", "plain"]].all(axis=1))
+            shares = larger.astype(float).groupby(level="seed").mean()
+            parts.append(above(f"{net}: share of layers with larger {norm} norm, minus 1/2",
+                               shares, margin=0.5))
+    return combine(LAYERS, parts, profile=profile, evidence="norm_decay/layers_linf.csv")
+
+
+def _weights(norms: pd.DataFrame) -> pd.DataFrame:
+    return norms[norms.kind != "batch_norm"]
+
+
+def _pairs(accuracy: pd.DataFrame) -> list[tuple[str, str]]:
+    pairs = accuracy[["net", "method"]].drop_duplicates().itertuples(index=False)
+    return [(net, method) for net, method in pairs if method != "plain"]
+
+
+def _at(medians: pd.Series, *index) -> float:
+    return float(medians.get(index, np.nan))

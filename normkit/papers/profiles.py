@@ -1,0 +1,36 @@
+"""The four sizes at which everything can be run."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+__all__ = ["PROFILES", "choose"]
+
+PROFILES = ("smoke", "quick", "cifar10", "paper")
+
+Setting = TypeVar("Setting")
+
+
+def choose(settings: Mapping[str, Setting], profile: str, **overrides: Any) -> Setting:
+    """The setting of a profile, with every override that is not None in its place.
+
+    Raises:
+        ValueError: an unknown profile; the nearest one is named.
+        TypeError: an override that the setting does not have.
+
+    Example:
+        >>> choose({"quick": None, "smoke": None}, "smok")
+        Traceback (most recent call last):
+        ...
+        ValueError: profile 'smok' is not known; nearest: 'smoke'; accepted: quick, smoke
+    """
+    if profile not in settings:
+        near = difflib.get_close_matches(profile, settings, n=1, cutoff=0)[0]
+        names = ", ".join(settings)
+        raise ValueError(
+            f"profile {profile!r} is not known; nearest: {near!r}; accepted: {names}"
+        )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return dataclasses.replace(settings[profile], **given)

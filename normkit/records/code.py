@@ -1,0 +1,99 @@
+"""What a result depends on in the code: the import closure of a module, hashed."""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+__all__ = ["code_hashes", "normkit_imports"]
+
+PACKAGE = "normkit"
+
+
+def code_hashes(*modules: str) -> dict[str, str]:
+    """Hash every normkit module that `modules` import, directly or through others.
+
+    The source is hashed as its syntax tree without docstrings, so comments, layout and prose
+    change nothing; a changed constant, default or operator does. Nothing is imported.
+
+    Arguments:
+        modules: dotted names inside the package.
+
+    Returns:
+        dotted name -> 16 hexadecimal digits, sorted by name.
+
+    Raises:
+        ModuleNotFoundError: if a name is no module of the package.
+
+    Example:
+        >>> found = code_hashes("normkit.records.store")
+        >>> "normkit.records.files" in found, "normkit.training" in found
+        (True, False)
+    """
+    found: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        path = _path(name)
+        if path is None:
+            raise ModuleNotFoundError(f"module {name!r} is not part of {PACKAGE}")
+        tree = _tree(path, path.stat().st_mtime_ns)
+        found[name] = _hash(path, path.stat().st_mtime_ns)
+        waiting += normkit_imports(tree, name if path.stem == "__init__" else _parent(name))
+        waiting += [_parent(name)] if "." in name else []
+    return dict(sorted(found.items()))
+
+
+def normkit_imports(tree: ast.AST, package: str = PACKAGE) -> list[str]:
+    """Dotted names of the normkit modules that a syntax tree imports.
+
+    Arguments:
+        tree: of a module, or of a notebook's cells.
+        package: what relative imports start from.
+    """
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join(parent + ([node.module] if node.module else []))
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [n for n in names if n.split(".")[0] == PACKAGE and _path(n) is not None]
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+@functools.cache
+def _root() -> Path:
+    return Path(importlib.util.find_spec(PACKAGE).origin).parent
+
+
+def _path(name: str) -> Path | None:
+    inside = _root().joinpath(*name.split(".")[1:])
+    for path in (inside / "__init__.py", inside.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+@functools.cache
+def _tree(path: Path, mtime: int) -> ast.Module:
+    return ast.parse(path.read_bytes())
+
+
+@functools.cache
+def _hash(path: Path, mtime: int) -> str:
+    tree = ast.parse(path.read_bytes())
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]

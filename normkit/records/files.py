@@ -1,0 +1,102 @@
+"""How a record lies on the disk, and how it gets there whole."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MANIFEST", "StoreError", "digest", "publish", "read_manifest", "reason", "write"]
+
+MANIFEST = "record.json"
+
+
+class StoreError(RuntimeError):
+    """A record cannot be written or read; the message says which, and what to do."""
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of bytes, or of the canonical JSON of anything else.
+
+    Example:
+        >>> digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1})
+        True
+    """
+    if not isinstance(content, bytes):
+        content = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a record, every file checked against it.
+
+    Raises:
+        StoreError: if a file is missing or differs from its checksum.
+    """
+    key = folder.name
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        checksum = manifest.pop("checksum")
+        sound = digest(manifest) == checksum and manifest["key"] == key
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise StoreError(f"record {key}: {MANIFEST} cannot be read ({error!r})") from None
+    if not sound:
+        raise StoreError(f"record {key}: {MANIFEST} differs from its checksum")
+    for name, expected in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise StoreError(f"record {key}: file {name} is missing")
+        if digest((folder / name).read_bytes()) != expected:
+            raise StoreError(f"record {key}: file {name} differs from its checksum")
+    return manifest
+
+
+def write(folder: Path, key: str, config: Any, tables: Mapping, weights: Any, meta: Mapping) -> None:
+    """Write every file of a record into `folder`, the manifest last."""
+    from safetensors.torch import save_file
+
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    if weights is not None:
+        plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+        note = {"config": json.dumps(dataclasses.asdict(config))}
+        save_file(plain, folder / "weights.safetensors", metadata=note)
+    manifest = {
+        "key": key,
+        "kind": type(config).__name__,
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        "depends": config.dependencies(),
+        "files": {path.name: digest(path.read_bytes()) for path in sorted(folder.iterdir())},
+        "meta": {**meta, "versions": _versions(), "platform": platform.platform()},
+    }
+    manifest["checksum"] = digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+
+
+def publish(scratch: Path, target: Path) -> None:
+    """Move a written record to its name in one step, after its bytes are on the disk."""
+    for path in scratch.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    try:
+        os.rename(scratch, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise  # else another process stored the same run first, with the same content
+
+
+def _versions() -> dict[str, str]:
+    names = ("normkit", "torch", "numpy", "pandas")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
+
+
+def reason(error: OSError) -> str:
+    """An OSError as a clause that says what to do."""
+    if error.errno == errno.ENOSPC:
+        return "no room on the disk; free some space and start again, finished runs are kept"
+    return f"{error.strerror or error} ({error.filename})"

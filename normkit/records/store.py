@@ -1,0 +1,257 @@
+"""A folder of finished runs, addressed by what they depend on."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .files import MANIFEST, StoreError, digest, publish, read_manifest, reason, write
+
+__all__ = ["Record", "Store", "default_root", "project_root"]
+
+UNFINISHED = ".unfinished"
+SET_ASIDE = "corrupt"
+
+
+def project_root() -> Path:
+    """The nearest folder at or above the working directory that holds `run_all.sh`, else it."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "run_all.sh").is_file()), here)
+
+
+def default_root() -> Path:
+    """Where runs are kept: `$NORMKIT_RUNS`, else `runs` in the project's folder."""
+    return Path(os.environ.get("NORMKIT_RUNS") or project_root() / "runs").absolute()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One finished run: what was asked (`config`), what came of it, and how.
+
+    `meta` holds `status` ("ok" or "diverged at step N"), `seconds`, versions, seed, device and
+    threads; `table(name)` and `weights()` read the files, whose checksums held when the record
+    was opened.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The record's name in the store."""
+        return self.manifest["key"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as plain values; `TrainConfig.from_dict` makes it one again."""
+        return self.manifest["config"]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Status, seconds, versions, seed, device, threads."""
+        return self.manifest["meta"]
+
+    @property
+    def status(self) -> str:
+        """\"ok\", or the sentence that says what went wrong in the run."""
+        return self.meta["status"]
+
+    def table(self, name: str) -> "Any":
+        """One of the run's tables as a DataFrame.
+
+        Raises:
+            KeyError: if the run has no such table; the message lists those it has.
+        """
+        import pandas as pd
+
+        if f"{name}.parquet" not in self.manifest["files"]:
+            has = ", ".join(sorted(Path(f).stem for f in self.manifest["files"])) or "none"
+            raise KeyError(f"table {name!r} is not in record {self.key}; it has: {has}")
+        return pd.read_parquet(self.folder / f"{name}.parquet")
+
+    def weights(self) -> dict[str, "Any"]:
+        """The state dict, on the CPU; empty where the run kept none."""
+        from safetensors.torch import load_file
+
+        path = self.folder / "weights.safetensors"
+        return load_file(path) if path.name in self.manifest["files"] else {}
+
+
+class Store:
+    """Runs by configuration.
+
+    A configuration is a frozen dataclass with a method `dependencies() -> dict[str, str]` that
+    names what its result depends on beside itself (the data's fingerprint, the code's hashes).
+    A record's key is the hash of the one, a dash, and the hash of the other, so a change of the
+    code never returns an old result and `why_missing` can say what changed.
+
+    Arguments:
+        root: folder of the store; created at the first `put`. Default: `default_root()`.
+    """
+
+    def __init__(self, root: str | Path | None = None):
+        self.root = Path(root).absolute() if root is not None else default_root()
+
+    def key(self, config: Any) -> str:
+        """The name under which a configuration's run is kept."""
+        return f"{_config_hash(config)}-{digest(config.dependencies())[:12]}"
+
+    def get(self, config: Any) -> Record | None:
+        """The verified record of a configuration, or None; a corrupt one is set aside first."""
+        key = self.key(config)
+        if not (self.root / key).is_dir():
+            return None
+        try:
+            return self.open(key)
+        except StoreError as error:
+            kept = self._set_aside(key)
+            warnings.warn(f"{error}; set aside in {kept}, the run is repeated", stacklevel=2)
+            return None
+
+    def open(self, key: str) -> Record:
+        """The verified record of a key.
+
+        Raises:
+            StoreError: if there is none, or a file is missing or differs from its checksum.
+        """
+        folder = self.root / key
+        if not folder.is_dir():
+            raise StoreError(f"record {key!r} is not in {self.root}; `runs list` shows what is")
+        return Record(folder, read_manifest(folder))
+
+    def put(
+        self,
+        config: Any,
+        *,
+        tables: Mapping[str, Any],
+        weights: Mapping[str, Any] | None = None,
+        meta: Mapping[str, Any],
+    ) -> Record:
+        """Write a finished run; a reader sees all of it or nothing.
+
+        Arguments:
+            config: what was run.
+            tables: name -> DataFrame.
+            weights: a state dict, or None.
+            meta: at least `status` and `seconds`; versions and platform are added.
+
+        Raises:
+            StoreError: no room on the disk, or a folder that cannot be written.
+        """
+        key = self.key(config)
+        try:
+            (self.root / UNFINISHED).mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.root / UNFINISHED))
+        except OSError as error:
+            raise StoreError(f"store {self.root} cannot be written: {reason(error)}") from error
+        try:
+            write(scratch, key, config, tables, weights, meta)
+            publish(scratch, self.root / key)
+        except OSError as error:
+            raise StoreError(f"record {key} not written: {reason(error)}") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self.open(key)
+
+    def keys(self) -> list[str]:
+        """The keys of all records, sorted."""
+        return sorted(path.parent.name for path in self.root.glob(f"*-*/{MANIFEST}"))
+
+    def table(self, query: Mapping[str, Any] | None = None) -> "Any":
+        """One row per sound record: key, status, seconds and every field of its configuration.
+
+        Arguments:
+            query: column -> value that a row must have, e.g. `{"dataset": "digits"}`; fields of
+                a nested part are named with a dot: `{"adversary.kind": "pgd"}`.
+
+        Raises:
+            KeyError: a column that no record has.
+        """
+        import pandas as pd
+
+        sound = self.verify()
+        rows = []
+        for key in sound.key[sound.status == "ok"]:
+            record = self.open(key)
+            head = {"key": key, "status": record.status, "seconds": record.meta["seconds"]}
+            rows.append(head | _flatten(record.config))
+        table = pd.DataFrame(rows, columns=None if rows else ["key", "status", "seconds"])
+        for column, value in (query or {}).items():
+            if column not in table.columns:
+                raise KeyError(f"column {column!r} is in no record; columns: {list(table)}")
+            table = table[table[column] == value]
+        return table.reset_index(drop=True)
+
+    def verify(self) -> "Any":
+        """A DataFrame with columns key and status: "ok", or what is wrong with the record."""
+        import pandas as pd
+
+        rows = []
+        for key in self.keys():
+            try:
+                self.open(key)
+                rows.append((key, "ok"))
+            except StoreError as error:
+                rows.append((key, str(error)))
+        return pd.DataFrame(rows, columns=["key", "status"])
+
+    def prune(self, keep: Callable[[Record], bool] | None = None) -> list[Path]:
+        """Remove what killed processes left, what was set aside, and records not to `keep`.
+
+        Returns:
+            the folders removed.
+        """
+        gone = [p for p in (self.root / UNFINISHED).glob("*-*") if not _alive(p)]
+        gone += (self.root / SET_ASIDE).glob("*")
+        for key, status in self.verify().itertuples(index=False):
+            if status != "ok" or (keep is not None and not keep(self.open(key))):
+                gone.append(self.root / key)
+        for folder in gone:
+            shutil.rmtree(folder)
+        return gone
+
+    def why_missing(self, config: Any) -> str:
+        """Why a configuration has no record: never run, or what changed since it was."""
+        before = sorted(self.root.glob(f"{_config_hash(config)}-*/{MANIFEST}"))
+        if not before:
+            return "not run yet"
+        old = json.loads(max(before, key=lambda p: p.stat().st_mtime).read_bytes())["depends"]
+        new = config.dependencies()
+        changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
+        more = f" (+{len(changed) - 1} more)" if len(changed) > 1 else ""
+        return f"{changed[0]} changed{more}" if changed else "not run yet"
+
+    def _set_aside(self, key: str) -> Path:
+        target = self.root / SET_ASIDE
+        target.mkdir(exist_ok=True)
+        kept = target / f"{key}-{len(list(target.iterdir()))}"
+        os.replace(self.root / key, kept)
+        return kept
+
+
+def _config_hash(config: Any) -> str:
+    content = {"kind": type(config).__name__, "config": dataclasses.asdict(config)}
+    return digest(content)[:20]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict)
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+def _alive(folder: Path) -> bool:
+    try:
+        os.kill(int(folder.name.split("-")[0]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True

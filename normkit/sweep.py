@@ -1,0 +1,160 @@
+"""Runs what the store does not hold, on as many processes as asked."""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+
+import torch
+from tqdm.auto import tqdm
+
+from normkit.records import Record, Store
+from normkit.training import TrainConfig, train
+
+__all__ = ["SweepError", "jobs", "run"]
+
+
+class SweepError(RuntimeError):
+    """Some runs failed; the message says which and why, the others are in the store."""
+
+
+def run(
+    configs: Iterable[TrainConfig],
+    *,
+    store: Store,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> list[Record]:
+    """The records of all configurations, in their order; what the store lacks is trained.
+
+    Every run is stored by the process that made it, as soon as it is done: whatever stops a sweep
+    loses no finished run. The longest runs start first, and a configuration that stands twice is
+    run once.
+
+    Arguments:
+        configs: what is wanted.
+        store: where records are kept.
+        executor: any `concurrent.futures.Executor`; default a pool of `jobs()` processes with
+            one torch thread each.
+        progress: show a bar with the time left.
+
+    Raises:
+        SweepError: if runs failed, after all others have finished.
+
+    Example:
+        >>> import tempfile
+        >>> store = Store(tempfile.mkdtemp())
+        >>> [first] = run([TrainConfig(epochs=1, subset=64)], store=store, progress=False)
+        >>> [again] = run([TrainConfig(epochs=1, subset=64)], store=store, progress=False)
+        >>> again.meta["seconds"] == first.meta["seconds"]  # the same record: nothing ran
+        True
+    """
+    configs = list(configs)
+    held = {config: store.get(config) for config in dict.fromkeys(configs)}
+    missing = [config for config, record in held.items() if record is None]
+    missing.sort(key=lambda config: config.cost, reverse=True)
+    if missing and progress:
+        reason = store.why_missing(missing[0])
+        print(f"{len(missing)} of {len(held)} runs to train: {reason}", file=sys.stderr)
+    if executor is not None:
+        _gather(missing, store, executor, progress)
+    elif len(missing) > 1 and jobs() > 1:
+        with _pool(min(jobs(), len(missing))) as pool:
+            _gather(missing, store, pool, progress)
+    else:
+        _serial(missing, store, progress)
+    return [held[config] or store.open(store.key(config)) for config in configs]
+
+
+def jobs() -> int:
+    """How many processes a sweep uses: `$NORMKIT_JOBS`, else the cores of this process.
+
+    Raises:
+        ValueError: if `$NORMKIT_JOBS` is not a whole number above 0.
+    """
+    text = os.environ.get("NORMKIT_JOBS")
+    if text:
+        if not text.isdigit() or int(text) < 1:
+            raise ValueError(f"NORMKIT_JOBS is {text!r}; it must be a whole number above 0")
+        return int(text)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _serial(missing: list[TrainConfig], store: Store, progress: bool) -> None:
+    with _bar(missing, progress) as bar:
+        for config in missing:
+            train(config).save(store)
+            bar.update(config.cost)
+
+
+def _gather(
+    missing: list[TrainConfig], store: Store, executor: Executor, progress: bool
+) -> None:
+    futures = {executor.submit(_work, config, str(store.root)): config for config in missing}
+    failed = {}
+    with _bar(missing, progress) as bar:
+        for future in as_completed(futures):
+            config = futures[future]
+            try:
+                future.result()
+            except BrokenProcessPool as error:
+                raise SweepError(
+                    "a worker process died (out of memory, or killed); finished runs are kept, "
+                    "start again to make the others"
+                ) from error
+            except Exception as error:
+                failed[config] = error
+            bar.update(config.cost)
+    if failed:
+        config, error = next(iter(failed.items()))
+        lines = "".join(traceback.format_exception(error))
+        raise SweepError(
+            f"{len(failed)} of {len(missing)} runs failed, finished ones are kept; the first, "
+            f"{config}:\n{lines}"
+        )
+
+
+def _work(config: TrainConfig, root: str) -> str:
+    return train(config).save(Store(root)).key
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[Executor]:
+    """Processes that end at once when the block is left early or this process is gone."""
+    context = multiprocessing.get_context("spawn")
+    listener, lifeline = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(listener,)
+    )
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        lifeline.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(listener: Connection) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(listener,), daemon=True).start()
+
+
+def _end_with(listener: Connection) -> None:
+    listener.poll(None)  # readable only when the other end has closed
+    os._exit(1)
+
+
+def _bar(missing: list[TrainConfig], progress: bool) -> tqdm:
+    return tqdm(
+        total=sum(config.cost for config in missing),
+        desc=f"training {len(missing)} runs",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
+        disable=not progress or not missing,
+    )

@@ -1,0 +1,27 @@
+"""Training: frozen configurations in, tidy tables out."""
+
+from .config import Adversary, Evaluation, TrainConfig, dataset
+from .loop import Run, train
+from .objective import attack_loss, learning_rate, robust_accuracy
+from .settings import field_names, from_dict, from_settings
+from .task import build_model, generator, prepare, resolve_device, restore
+
+__all__ = [
+    "Adversary",
+    "Evaluation",
+    "Run",
+    "TrainConfig",
+    "attack_loss",
+    "build_model",
+    "dataset",
+    "field_names",
+    "from_dict",
+    "from_settings",
+    "generator",
+    "learning_rate",
+    "prepare",
+    "resolve_device",
+    "restore",
+    "robust_accuracy",
+    "train",
+]

@@ -1,0 +1,251 @@
+"""What a run is: frozen, complete, and checked before anything starts."""
+
+import dataclasses
+import difflib
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from normkit import data, layers, models, probes, records
+
+__all__ = ["Adversary", "Evaluation", "TrainConfig", "dataset"]
+
+ADVERSARIES = ("none", "pgd", "trades", "alp")
+SHORTCUTS = ("conv1x1", "conv3x3", "pad")
+OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "linear", "one_cycle", "step")
+NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
+
+
+def _known(field: str, value: Any, accepted: Sequence[str]) -> None:
+    if value not in accepted:
+        near = difflib.get_close_matches(str(value), accepted, n=1, cutoff=0)[0]
+        names = ", ".join(accepted)
+        raise ValueError(f"{field} {value!r} is not known; nearest: {near!r}; accepted: {names}")
+
+
+def _positive(config: Any, prefix: str, fields: Sequence[str]) -> None:
+    for name in fields:
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{prefix}{name} is {value}; it must be above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    r"""How training images are attacked.
+
+    With $x'$ the image that the attack finds within `epsilon` (linf) of $x$:
+
+    * `pgd`: $\mathrm{CE}(f(x'), y)$, the attack raises the cross-entropy;
+    * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises the KL;
+    * `alp`: $\tfrac12 \mathrm{CE}(f(x), y) + \tfrac12 \mathrm{CE}(f(x'), y)
+      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on the logits z, the attack raises the cross-entropy.
+
+    The network is in evaluation mode while it is attacked, in training mode when it learns.
+
+    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018; as compared in Liang & Huang,
+    AAAI 2021.
+
+    Arguments:
+        kind: none, pgd, trades or alp.
+        epsilon: radius, images in [0, 1].
+        step_size: length of a step, images in [0, 1].
+        steps: number of steps.
+        beta: weight of the second term of trades and alp.
+    """
+
+    kind: str = "none"
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 7
+    beta: float = 1.0
+
+    def __post_init__(self):
+        _known("adversary.kind", self.kind, ADVERSARIES)
+        _positive(self, "adversary.", ("epsilon", "step_size", "steps"))
+        if self.beta < 0:
+            raise ValueError(f"adversary.beta is {self.beta}; it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The PGD attack (linf, random start) that measures robust accuracy.
+
+    Every run is attacked on the same images: the first `images` of the evaluation set.
+
+    Arguments:
+        epsilon: radius, images in [0, 1]; 0 measures no robust accuracy.
+        step_size: length of a step, images in [0, 1].
+        steps: number of steps.
+        images: how many images, None for all.
+        every: also attack after every so many epochs; 0 only after the last.
+    """
+
+    epsilon: float = 0.0
+    step_size: float = 2 / 255
+    steps: int = 20
+    images: int | None = None
+    every: int = 0
+
+    def __post_init__(self):
+        if self.epsilon < 0:
+            raise ValueError(f"evaluation.epsilon is {self.epsilon}; it must not be negative")
+        _positive(self, "evaluation.", ("step_size", "steps", "images"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One run, complete: the same configuration gives the same numbers on a CPU.
+
+    Arguments:
+        dataset: a name of `data.NAMES`.
+        image_size: height and width to which images are averaged down or repeated up; None keeps.
+        subset: number of training images, stratified by class; None takes all.
+        validation: fraction of the training images that is held out and evaluated in place of
+            the test images, for choosing settings.
+        label_noise: fraction of training labels that are changed.
+        label_noise_kind: symmetric or asymmetric.
+        model: a name of `models.NAMES`.
+        width: channels of the first stage; None is the published one.
+        depth: number of layers, for the nets that have a choice; None is their default.
+        shortcut: of residual nets: conv1x1, conv3x3 or pad (option A).
+        skip_init: a learned scale, zero at first, on every residual branch.
+        normalization: a key of `layers.NORMALIZATIONS`.
+        groups: number of groups, for normalization "group".
+        convolution: a key of `layers.CONVOLUTIONS`.
+        standardize: the first layer subtracts the training set's mean and divides by its
+            deviation, by channel.
+        optimizer: sgd or adam.
+        lr: peak learning rate.
+        momentum: of sgd.
+        nesterov: Nesterov's form of it.
+        weight_decay: the L2 penalty as the optimizer applies it.
+        batch_size: images in a batch.
+        epochs: passes over the training images; 0 only initializes (and probes).
+        schedule: constant, linear (to 0), one_cycle (up for a quarter, then linearly to 0) or
+            step (x0.1 at each of `milestones`).
+        milestones: fractions of the run, for schedule "step".
+        warmup_epochs: linear warm-up before the schedule takes over.
+        augment: a name of `data.AUGMENTATIONS`.
+        seed: of everything random in the run.
+        device: cpu or cuda (see `resolve_device` for "auto").
+        adversary: how training images are attacked.
+        evaluation: the attack that measures robust accuracy.
+        norms: which norms of every layer are kept after each epoch, of `NORMS`.
+        final_norms: which are kept once more after the last epoch.
+        probes: measures of `probes.PROBES` taken on a fixed batch of training images.
+        probe_every: steps between probes; 0 probes only before the first step.
+        probe_images: size of that batch.
+
+    Raises:
+        ValueError: a value that is not accepted, named with what is.
+        TypeError: a value of another type.
+
+    Example:
+        >>> TrainConfig(normalization="group", groups=8, epochs=10).normalization
+        'group'
+        >>> TrainConfig(model="resnet19")
+        Traceback (most recent call last):
+        ...
+        ValueError: model 'resnet19' is not known; nearest: 'resnet18'; accepted: ...
+    """
+
+    dataset: str = "digits"
+    image_size: int | None = None
+    subset: int | None = None
+    validation: float = 0.0
+    label_noise: float = 0.0
+    label_noise_kind: str = "symmetric"
+    model: str = "resnet8"
+    width: int | None = 8
+    depth: int | None = None
+    shortcut: str = "conv1x1"
+    skip_init: bool = False
+    normalization: str = "batch"
+    groups: int | None = None
+    convolution: str = "conv"
+    standardize: bool = False
+    optimizer: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    epochs: int = 20
+    schedule: str = "one_cycle"
+    milestones: tuple[float, ...] = (1 / 3, 2 / 3)
+    warmup_epochs: float = 0.0
+    augment: str = "shift"
+    seed: int = 0
+    device: str = "cpu"
+    adversary: Adversary = Adversary()
+    evaluation: Evaluation = Evaluation()
+    norms: tuple[str, ...] = ("l1", "linf")
+    final_norms: tuple[str, ...] = NORMS
+    probes: tuple[str, ...] = ()
+    probe_every: int = 0
+    probe_images: int = 64
+
+    def __post_init__(self):
+        _check_names(self)
+        _positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
+        _positive(self, "", ("batch_size", "probe_images"))
+        for name in ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("validation", "label_noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        if torch.device(self.device).type not in ("cpu", "cuda"):
+            raise ValueError(f"device {self.device!r} is not supported; accepted: cpu, cuda")
+        layers.normalization(self.normalization, groups=self.groups)
+
+    @property
+    def cost(self) -> float:
+        """Rough work of the run, in images forwarded and sent back; orders and times a sweep."""
+        images = self.subset or 50_000 if self.dataset != "digits" else self.subset or 1_500
+        attack = self.adversary.steps if self.adversary.kind != "none" else 0
+        size = (self.image_size or (8 if self.dataset == "digits" else 32)) / 8
+        passes = self.epochs * images * (1 + attack) + self.probe_images * bool(self.probes)
+        return passes * size**2 * (self.width or 64) ** 2
+
+    def dependencies(self) -> dict[str, str]:
+        """What the result depends on beside the fields: the data's and the code's hashes."""
+        code = records.code_hashes("normkit.training").items()
+        found = {name: value for name, value in code if not name.startswith("normkit.records")}
+        return {f"data {self.dataset}": dataset(self.dataset).fingerprint()} | found
+
+
+def dataset(name: str) -> data.Dataset:
+    """A data set, loaded once per process and data folder."""
+    return _dataset(name, os.environ.get("NORMKIT_DATA"))
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(name: str, root: str | None) -> data.Dataset:
+    return data.load(name, root)
+
+
+def _check_names(config: TrainConfig) -> None:
+    accepted: dict[str, Sequence[str]] = {
+        "dataset": data.NAMES,
+        "label_noise_kind": ("symmetric", "asymmetric"),
+        "model": models.NAMES,
+        "shortcut": SHORTCUTS,
+        "normalization": tuple(layers.NORMALIZATIONS),
+        "convolution": tuple(layers.CONVOLUTIONS),
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "augment": tuple(data.AUGMENTATIONS),
+    }
+    for field, names in accepted.items():
+        _known(field, getattr(config, field), names)
+    for field in ("norms", "final_norms"):
+        for name in getattr(config, field):
+            _known(field, name, NORMS)
+    for name in config.probes:
+        _known("probes", name, tuple(probes.PROBES))

@@ -1,0 +1,74 @@
+"""The rows of a run's tables, gathered while it trains."""
+
+import copy
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from normkit import attacks, data, norms, probes
+
+from .config import TrainConfig
+from .objective import robust_accuracy
+from .task import Task, generator
+
+__all__ = ["Log"]
+
+
+class Log:
+    """The rows of a run's tables."""
+
+    def __init__(self, config: TrainConfig, task: Task, on_epoch: Callable | None):
+        self.config, self.task, self.on_epoch = config, task, on_epoch
+        self.started = time.perf_counter()
+        self.status = "ok"
+        self.history: list[dict] = []
+        self.norms: list[pd.DataFrame] = []
+        self.probes: list[pd.DataFrame] = []
+
+    def epoch(self, model: nn.Module, epoch: int, loss: float, accuracy: float) -> None:
+        config, task = self.config, self.task
+        last = epoch == config.epochs
+        attack = config.evaluation
+        images, labels = task.test_images, task.test_labels
+        row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
+        model.eval()
+        row["accuracy"] = attacks.robust_accuracy(model, data.to_float(images), labels)
+        due = last or (attack.every and epoch % attack.every == 0)
+        measured = attack.epsilon > 0 and due
+        robust = robust_accuracy(model, images, labels, attack) if measured else float("nan")
+        row |= {"robust_accuracy": robust, "seconds": time.perf_counter() - self.started}
+        self.history.append(row)
+        chosen = tuple(dict.fromkeys(config.norms + (config.final_norms if last else ())))
+        if chosen:
+            size = tuple(images.shape[1:])
+            table = norms.layer_table(model, size, norms=chosen).drop(columns="seconds")
+            self.norms.append(table.assign(epoch=epoch))
+        if self.on_epoch:
+            self.on_epoch(row)
+
+    def probe(self, model: nn.Module, step: int) -> None:
+        config = self.config
+        if not config.probes:
+            return
+        order = torch.randperm(len(self.task.images), generator=generator(config.seed, "probe"))
+        chosen = order[: config.probe_images].to(self.task.images.device)
+        images = data.to_float(self.task.images[chosen])
+        twin = copy.deepcopy(model).train()
+        with probes.record(twin, config.probes) as recorded:
+            F.cross_entropy(twin(images), self.task.labels[chosen]).backward()
+        self.probes.append(recorded.table().assign(step=step))
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        def joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+            return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+        history = ["epoch", "train_loss", "train_accuracy", "accuracy", "robust_accuracy"]
+        return {
+            "history": pd.DataFrame(self.history, columns=[*history, "seconds"]),
+            "norms": joined(self.norms, ["epoch", "layer", "kind", "norm", "value"]),
+            "probes": joined(self.probes, ["step", "layer", "measure", "value"]),
+        }

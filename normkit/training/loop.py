@@ -1,0 +1,165 @@
+"""The trainer: one loop, and three places where a method may act."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+import pandas as pd
+import torch
+from torch import nn
+
+from normkit import data, records
+
+from .config import TrainConfig
+from .log import Log
+from .objective import attack_loss, learning_rate
+from .task import Task, build_model, generator, prepare
+
+__all__ = ["Run", "train"]
+
+Hook = Callable[[nn.Module, torch.optim.Optimizer], Callable[[], object]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What training gives back.
+
+    `tables` holds tidy tables: `history` (one row an epoch), `norms` (epoch, layer, norm) and
+    `probes` (step, layer, measure). `status` is "ok" or "diverged at step N".
+    """
+
+    config: TrainConfig
+    model: nn.Module
+    tables: dict[str, pd.DataFrame]
+    status: str
+    seconds: float
+
+    def save(self, store: records.Store) -> records.Record:
+        """Put the run into a store."""
+        meta = {"status": self.status, "seconds": round(self.seconds, 3), "threads": 1}
+        meta |= {"seed": self.config.seed, "device": self.config.device}
+        weights = self.model.state_dict() if self.config.epochs else None
+        return store.put(self.config, tables=self.tables, weights=weights, meta=meta)
+
+
+def train(
+    config: TrainConfig,
+    *,
+    penalty: Hook | None = None,
+    projection: Hook | None = None,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Run:
+    """Train a network as configured, on one CPU thread or one GPU.
+
+    A method acts in one of three places: in the forward pass (the layers that the configuration
+    names), on the gradient (`penalty`: after backward, before the step), or on the weights
+    (`projection`: after the step). The last two take `(model, optimizer)` and give back what is
+    called at every step.
+
+    On a CPU the result is a function of the configuration: one thread, one generator for each
+    purpose, and nothing from outside. A loss that is no longer finite ends the run at that epoch;
+    its status names the step.
+
+    Arguments:
+        config: the run.
+        penalty: acts on gradients.
+        projection: acts on weights.
+        on_epoch: sees every row of the history as it is made.
+
+    Example:
+        >>> run = train(TrainConfig(epochs=1, subset=128))
+        >>> run.status, list(run.tables)
+        ('ok', ['history', 'norms', 'probes'])
+        >>> again = train(TrainConfig(epochs=1, subset=128))
+        >>> all(torch.equal(a, b) for a, b in zip(run.model.parameters(), again.model.parameters()))
+        True
+    """
+    started = time.perf_counter()
+    with _reproducible(config.seed):
+        task = prepare(config)
+        model = build_model(config, task)
+        log = Log(config, task, on_epoch)
+        trainer = _Trainer(config, task, model, log, penalty, projection)
+        log.probe(model, 0)
+        for epoch in range(1, config.epochs + 1):
+            if not trainer.epoch(epoch):
+                break
+    seconds = time.perf_counter() - started
+    return Run(config, model.eval(), log.tables(), log.status, seconds)
+
+
+class _Trainer:
+    """A network, its optimizer, and the generators that feed it."""
+
+    def __init__(self, config: TrainConfig, task: Task, model: nn.Module, log: Log, *hooks):
+        self.config, self.task, self.model, self.log = config, task, model, log
+        self.optimizer = _optimizer(config, model)
+        self.penalty, self.projection = (h(model, self.optimizer) if h else None for h in hooks)
+        streams = ("order", "augment", "attack")
+        self.streams = {name: generator(config.seed, name) for name in streams}
+
+    def epoch(self, epoch: int) -> bool:
+        """One pass over the images; whether every loss was finite."""
+        count, size = len(self.task.images), self.config.batch_size
+        batches = list(data.batches(count, size, self.streams["order"]))
+        first = (epoch - 1) * len(batches)
+        losses, hits = [], []
+        self.model.train()
+        for step, chosen in enumerate(batches, start=first):
+            if self.config.probe_every and step and step % self.config.probe_every == 0:
+                self.log.probe(self.model, step)
+            loss, hit = self.step(chosen, step / len(batches))
+            losses.append(loss)
+            hits.append(hit)
+        finite = torch.stack(losses).isfinite()
+        if not finite.all():
+            self.log.status = f"diverged at step {first + int((~finite).nonzero()[0])}"
+            return False
+        accuracy = torch.stack(hits).sum().item() / sum(map(len, batches))
+        self.log.epoch(self.model, epoch, torch.stack(losses).mean().item(), accuracy)
+        return True
+
+    def step(self, chosen: torch.Tensor, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One update on the chosen images; the loss, and how many were classified rightly."""
+        config, task = self.config, self.task
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * learning_rate(config, progress)
+        augment = data.AUGMENTATIONS[config.augment]
+        chosen = chosen.to(task.images.device)
+        images = data.to_float(augment(task.images[chosen], self.streams["augment"]))
+        labels = task.labels[chosen]
+        self.optimizer.zero_grad()
+        stream = self.streams["attack"]
+        loss, logits = attack_loss(self.model, images, labels, config.adversary, stream)
+        loss.backward()
+        if self.penalty:
+            self.penalty()
+        self.optimizer.step()
+        if self.projection:
+            self.projection()
+        return loss.detach(), (logits.argmax(1) == labels).sum()
+
+
+def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        weight_decay=config.weight_decay,
+    )
+
+
+@contextlib.contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)

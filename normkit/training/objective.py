@@ -1,0 +1,108 @@
+"""What a step minimizes, how long it is, and what the trained network is judged by."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normkit import attacks, data
+
+from .config import Adversary, Evaluation, TrainConfig
+from .task import generator
+
+__all__ = ["attack_loss", "learning_rate", "robust_accuracy"]
+
+
+def attack_loss(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    adversary: Adversary,
+    stream: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The training loss of a batch under an adversary (see `Adversary`), and the logits.
+
+    Arguments:
+        model: maps images in [0, 1] to logits; left in training mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+        adversary: kind, radius and steps of the attack.
+        stream: draws the attack's starts.
+
+    Returns:
+        the mean loss, and the logits from which training accuracy is counted: of the attacked
+        images for pgd, of the clean ones otherwise.
+    """
+    if adversary.kind == "none":
+        logits = model(images)
+        return F.cross_entropy(logits, labels), logits
+    model.eval()
+    goal = None
+    if adversary.kind == "trades":
+        with torch.no_grad():
+            clean = F.softmax(model(images), dim=1)
+
+        def goal(logits: Tensor) -> Tensor:
+            return F.kl_div(F.log_softmax(logits, dim=1), clean, reduction="none").sum(1)
+
+    attacked = attacks.pgd(
+        model,
+        images,
+        labels,
+        epsilon=adversary.epsilon,
+        step_size=adversary.step_size,
+        steps=adversary.steps,
+        generator=stream,
+        loss=goal,
+    )
+    model.train()
+    if adversary.kind == "pgd":
+        logits = model(attacked)
+        return F.cross_entropy(logits, labels), logits
+    logits, other = model(images), model(attacked)
+    if adversary.kind == "trades":
+        p, q = F.softmax(logits, dim=1), F.log_softmax(other, dim=1)
+        divergence = F.kl_div(q, p, reduction="batchmean")
+        return F.cross_entropy(logits, labels) + adversary.beta * divergence, logits
+    both = 0.5 * F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(other, labels)
+    return both + adversary.beta * F.mse_loss(logits, other), logits
+
+
+def learning_rate(config: TrainConfig, epoch: float) -> float:
+    """The factor on the peak learning rate after `epoch` epochs (a real number).
+
+    Example:
+        >>> linear = TrainConfig(schedule="linear", epochs=10)
+        >>> [learning_rate(linear, e) for e in (0, 5, 10)]
+        [1.0, 0.5, 0.0]
+    """
+    done = epoch / config.epochs
+    if config.warmup_epochs and epoch < config.warmup_epochs:
+        return (epoch + 1e-2) / (config.warmup_epochs + 1e-2)
+    if config.schedule == "linear":
+        return 1 - done
+    if config.schedule == "one_cycle":
+        return max(done / 0.25, 1e-2) if done < 0.25 else (1 - done) / 0.75
+    if config.schedule == "step":
+        return 0.1 ** sum(done >= milestone for milestone in config.milestones)
+    return 1.0
+
+
+def robust_accuracy(
+    model: nn.Module, images: Tensor, labels: Tensor, evaluation: Evaluation
+) -> float:
+    """Accuracy under the PGD attack of `evaluation`, the same starts for every model."""
+
+    def attack(model: nn.Module, batch: Tensor, truth: Tensor) -> Tensor:
+        return attacks.pgd(
+            model,
+            batch,
+            truth,
+            epsilon=evaluation.epsilon,
+            step_size=evaluation.step_size,
+            steps=evaluation.steps,
+            generator=starts,
+        )
+
+    starts = generator(0, "evaluation")
+    images, labels = images[: evaluation.images], labels[: evaluation.images]
+    return attacks.robust_accuracy(model, data.to_float(images), labels, attack)

@@ -1,0 +1,123 @@
+"""The images, labels and network of a run, prepared as its configuration says."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from normkit import data, layers, models, records
+
+from .config import TrainConfig, dataset
+from .settings import from_dict
+
+__all__ = ["Task", "build_model", "generator", "prepare", "resolve_device", "restore"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Training and evaluation images: uint8 (N, C, H, W), and their labels, on one device."""
+
+    images: Tensor
+    labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+
+def generator(seed: int, stream: str) -> torch.Generator:
+    """A CPU generator of its own for every purpose of a run.
+
+    The order of batches does then not depend on how many numbers an attack has drawn, so runs of
+    the same seed see the same batches.
+
+    Example:
+        >>> draws = [torch.rand(1, generator=generator(0, s)).item() for s in ("order", "attack")]
+        >>> draws[0] != draws[1]
+        True
+    """
+    state = int(records.digest([seed, stream])[:15], 16)
+    return torch.Generator().manual_seed(state)
+
+
+def resolve_device(name: str) -> str:
+    """\"auto\" as the device that is there: cuda where torch sees one, else cpu.
+
+    Raises:
+        ValueError: another name than auto, cpu or cuda, or cuda where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not known; accepted: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for and torch sees none; accepted here: cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def prepare(config: TrainConfig) -> Task:
+    """Resize, choose and relabel images; all on the configured device.
+
+    Raises:
+        ValueError: a subset larger than the training set, or a size that does not divide.
+    """
+    source = dataset(config.dataset)
+    images, labels = source.train_images, source.train_labels
+    test_images, test_labels = source.test_images, source.test_labels
+    if config.subset is not None:
+        chosen = data.subset(labels, config.subset, generator(config.seed, "subset"))
+        images, labels = images[chosen], labels[chosen]
+    if config.validation:
+        stream = generator(config.seed, "validation")
+        kept, held = data.split_validation(labels, config.validation, stream)
+        test_images, test_labels = images[held], labels[held]
+        images, labels = images[kept], labels[kept]
+    if config.label_noise:
+        labels = data.noisy_labels(
+            labels,
+            config.label_noise,
+            kind=config.label_noise_kind,
+            num_classes=source.num_classes,
+            generator=generator(config.seed, "noise"),
+        )
+    if config.image_size is not None:
+        images = data.resize(images, config.image_size)
+        test_images = data.resize(test_images, config.image_size)
+    tensors = (images, labels, test_images, test_labels)
+    return Task(*(t.to(config.device) for t in tensors), num_classes=source.num_classes)
+
+
+def build_model(config: TrainConfig, task: Task) -> nn.Module:
+    """The configured network for a task's images; its weights come from torch's generator."""
+    mean = std = None
+    if config.standardize:
+        pixels = data.to_float(task.images)
+        mean = pixels.mean(dim=(0, 2, 3)).tolist()
+        std = pixels.std(dim=(0, 2, 3)).tolist()
+    model = models.build(
+        config.model,
+        num_classes=task.num_classes,
+        in_channels=task.images.shape[1],
+        input_size=tuple(task.images.shape[2:]),
+        width=config.width,
+        depth=config.depth,
+        normalization=layers.normalization(config.normalization, groups=config.groups),
+        convolution=layers.convolution(config.convolution),
+        shortcut=config.shortcut,
+        skip_init=config.skip_init,
+        mean=mean,
+        std=std,
+    )
+    return model.to(config.device)
+
+
+def restore(record: records.Record) -> nn.Module:
+    """The trained network of a record, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: a record that kept no weights.
+    """
+    weights = record.weights()
+    if not weights:
+        raise ValueError(f"record {record.key} kept no weights; it was only initialized")
+    config = dataclasses.replace(from_dict(record.config), device="cpu")
+    model = build_model(config, prepare(config))
+    model.load_state_dict(weights)
+    return model.eval()
