@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 import torch
 from tqdm.auto import tqdm
 
-from normkit.records import Record, Store
+from normkit.records import Record, Store, digest
 from normkit.training import TrainConfig, train
 
-__all__ = ["SweepError", "jobs", "run"]
+__all__ = ["SweepError", "jobs", "run", "stamp"]
 
 
 class SweepError(RuntimeError):
@@ -72,6 +72,11 @@ def run(
     return [held[config] or store.open(store.key(config)) for config in configs]
 
 
+def stamp(records: Iterable[Record]) -> str:
+    """One short hash of a set of runs, for the metadata of what is drawn from them."""
+    return digest(sorted(record.key for record in records))[:16]
+
+
 def jobs() -> int:
     """How many processes a sweep uses: `$NORMKIT_JOBS`, else the cores of this process.
 
@@ -94,9 +99,7 @@ def _serial(missing: list[TrainConfig], store: Store, progress: bool) -> None:
             bar.update(config.cost)
 
 
-def _gather(
-    missing: list[TrainConfig], store: Store, executor: Executor, progress: bool
-) -> None:
+def _gather(missing: list[TrainConfig], store: Store, executor: Executor, progress: bool) -> None:
     futures = {executor.submit(_work, config, str(store.root)): config for config in missing}
     failed = {}
     with _bar(missing, progress) as bar:

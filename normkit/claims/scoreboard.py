@@ -10,7 +10,7 @@ import pandas as pd
 
 from .verdicts import Claim, Part, Verdict
 
-__all__ = ["write"]
+__all__ = ["compare", "write"]
 
 VERDICTS = ("reproduced", "not separable", "contradicted", "not run")
 COLUMNS = ["id", "paper", "statement", "verdict", "effect", "low", "high", "n", "profile"]
@@ -38,6 +38,23 @@ def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[C
             rows = pd.concat([before[~before.id.isin(rows.id)], rows])
         _replace(path, rows.sort_values("id", kind="stable").to_csv(index=False))
     return _summarize(folder, catalogue)
+
+
+def compare(root: str | Path, ids: Sequence[str]) -> pd.DataFrame:
+    """The verdicts of every profile side by side: a row per claim, a column per profile.
+
+    Arguments:
+        root: the folder that holds a folder of figures for each profile.
+        ids: of the claims.
+    """
+    columns = {}
+    for path in sorted(Path(root).glob("*/claims.csv")):
+        table = pd.read_csv(path).set_index("id").reindex(ids)
+        interval = table.effect.map("{:.3g}".format) + " [" + table.low.map("{:.3g}".format)
+        interval += ", " + table.high.map("{:.3g}".format) + "]"
+        shown = table.verdict + (", " + interval).where(table.n > 0, "")
+        columns[path.parent.name] = shown.fillna("not run")
+    return pd.DataFrame(columns, index=pd.Index(ids, name="claim"))
 
 
 def _summarize(folder: Path, catalogue: Sequence[Claim]) -> Path:

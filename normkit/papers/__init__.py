@@ -1,8 +1,18 @@
 """The four papers: which runs a profile needs, what was published, and what is claimed."""
 
 from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from .describe import describe, diverged
 from .profiles import PROFILES
 
-__all__ = ["CLAIMS", "PROFILES", "beyond_batchnorm", "convnorm", "enorm", "norm_decay"]
+__all__ = [
+    "CLAIMS",
+    "PROFILES",
+    "beyond_batchnorm",
+    "convnorm",
+    "describe",
+    "diverged",
+    "enorm",
+    "norm_decay",
+]
 
 CLAIMS = convnorm.CLAIMS + enorm.CLAIMS + norm_decay.CLAIMS + beyond_batchnorm.CLAIMS

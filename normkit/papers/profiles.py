@@ -28,9 +28,7 @@ def choose(settings: Mapping[str, Setting], profile: str, **overrides: Any) -> S
     if profile not in settings:
         near = difflib.get_close_matches(profile, settings, n=1, cutoff=0)[0]
         names = ", ".join(settings)
-        raise ValueError(
-            f"profile {profile!r} is not known; nearest: {near!r}; accepted: {names}"
-        )
+        raise ValueError(f"profile {profile!r} is not known; nearest: {near!r}; accepted: {names}")
     given = {name: value for name, value in overrides.items() if value is not None}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return dataclasses.replace(settings[profile], **given)

@@ -2,7 +2,8 @@
 
 from .code import code_hashes
 from .files import StoreError, digest
-from .store import Record, Store, default_root, project_root
+from .places import default_root, figures_root, project_root
+from .store import Record, Store
 
 __all__ = [
     "Record",
@@ -11,5 +12,6 @@ __all__ = [
     "code_hashes",
     "default_root",
     "digest",
+    "figures_root",
     "project_root",
 ]

@@ -56,7 +56,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def write(folder: Path, key: str, config: Any, tables: Mapping, weights: Any, meta: Mapping) -> None:
+def write(
+    folder: Path, key: str, config: Any, tables: Mapping, weights: Any, meta: Mapping
+) -> None:
     """Write every file of a record into `folder`, the manifest last."""
     from safetensors.torch import save_file
 

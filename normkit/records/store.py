@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .files import MANIFEST, StoreError, digest, publish, read_manifest, reason, write
+from .places import default_root
 
-__all__ = ["Record", "Store", "default_root", "project_root"]
+__all__ = ["Record", "Store"]
 
 UNFINISHED = ".unfinished"
 SET_ASIDE = "corrupt"
-
-
-def project_root() -> Path:
-    """The nearest folder at or above the working directory that holds `run_all.sh`, else it."""
-    here = Path.cwd()
-    return next((p for p in (here, *here.parents) if (p / "run_all.sh").is_file()), here)
-
-
-def default_root() -> Path:
-    """Where runs are kept: `$NORMKIT_RUNS`, else `runs` in the project's folder."""
-    return Path(os.environ.get("NORMKIT_RUNS") or project_root() / "runs").absolute()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,14 +41,13 @@ class Adversary:
     With $x'$ the image that the attack finds within `epsilon` (linf) of $x$:
 
     * `pgd`: $\mathrm{CE}(f(x'), y)$, the attack raises the cross-entropy;
-    * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises the KL;
+    * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises KL;
     * `alp`: $\tfrac12 \mathrm{CE}(f(x), y) + \tfrac12 \mathrm{CE}(f(x'), y)
-      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on the logits z, the attack raises the cross-entropy.
+      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on logits z, the attack raises the cross-entropy.
 
     The network is in evaluation mode while it is attacked, in training mode when it learns.
 
-    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018; as compared in Liang & Huang,
-    AAAI 2021.
+    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018.
 
     Arguments:
         kind: none, pgd, trades or alp.

@@ -35,6 +35,21 @@ def attack_loss(
     if adversary.kind == "none":
         logits = model(images)
         return F.cross_entropy(logits, labels), logits
+    attacked = _attacked(model, images, labels, adversary, stream)
+    if adversary.kind == "pgd":
+        logits = model(attacked)
+        return F.cross_entropy(logits, labels), logits
+    logits, other = model(images), model(attacked)
+    if adversary.kind == "trades":
+        p, q = F.softmax(logits, dim=1), F.log_softmax(other, dim=1)
+        divergence = F.kl_div(q, p, reduction="batchmean")
+        return F.cross_entropy(logits, labels) + adversary.beta * divergence, logits
+    both = 0.5 * F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(other, labels)
+    return both + adversary.beta * F.mse_loss(logits, other), logits
+
+
+def _attacked(model, images, labels, adversary, stream) -> Tensor:
+    """The images that the adversary finds; the network is in evaluation mode meanwhile."""
     model.eval()
     goal = None
     if adversary.kind == "trades":
@@ -55,16 +70,7 @@ def attack_loss(
         loss=goal,
     )
     model.train()
-    if adversary.kind == "pgd":
-        logits = model(attacked)
-        return F.cross_entropy(logits, labels), logits
-    logits, other = model(images), model(attacked)
-    if adversary.kind == "trades":
-        p, q = F.softmax(logits, dim=1), F.log_softmax(other, dim=1)
-        divergence = F.kl_div(q, p, reduction="batchmean")
-        return F.cross_entropy(logits, labels) + adversary.beta * divergence, logits
-    both = 0.5 * F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(other, labels)
-    return both + adversary.beta * F.mse_loss(logits, other), logits
+    return attacked
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:

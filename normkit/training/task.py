@@ -1,6 +1,7 @@
 """The images, labels and network of a run, prepared as its configuration says."""
 
 import dataclasses
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from .config import TrainConfig, dataset
 from .settings import from_dict
 
 __all__ = ["Task", "build_model", "generator", "prepare", "resolve_device", "restore"]
+
+_SEEDING = threading.Lock()  # torch initializes from one generator that all threads share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,7 @@ def prepare(config: TrainConfig) -> Task:
             kind=config.label_noise_kind,
             num_classes=source.num_classes,
             generator=generator(config.seed, "noise"),
+            flips=data.LABEL_FLIPS.get(config.dataset),
         )
     if config.image_size is not None:
         images = data.resize(images, config.image_size)
@@ -85,27 +89,29 @@ def prepare(config: TrainConfig) -> Task:
 
 
 def build_model(config: TrainConfig, task: Task) -> nn.Module:
-    """The configured network for a task's images; its weights come from torch's generator."""
+    """The configured network for a task's images, its weights drawn from the run's seed."""
     mean = std = None
     if config.standardize:
         pixels = data.to_float(task.images)
         mean = pixels.mean(dim=(0, 2, 3)).tolist()
         std = pixels.std(dim=(0, 2, 3)).tolist()
-    model = models.build(
-        config.model,
-        num_classes=task.num_classes,
-        in_channels=task.images.shape[1],
-        input_size=tuple(task.images.shape[2:]),
-        width=config.width,
-        depth=config.depth,
-        normalization=layers.normalization(config.normalization, groups=config.groups),
-        convolution=layers.convolution(config.convolution),
-        shortcut=config.shortcut,
-        skip_init=config.skip_init,
-        mean=mean,
-        std=std,
-    )
-    return model.to(config.device)
+    with _SEEDING, torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = models.build(
+            config.model,
+            num_classes=task.num_classes,
+            in_channels=task.images.shape[1],
+            input_size=tuple(task.images.shape[2:]),
+            width=config.width,
+            depth=config.depth,
+            normalization=layers.normalization(config.normalization, groups=config.groups),
+            convolution=layers.convolution(config.convolution),
+            shortcut=config.shortcut,
+            skip_init=config.skip_init,
+            mean=mean,
+            std=std,
+        )
+    return model.to(config.device, memory_format=torch.channels_last)
 
 
 def restore(record: records.Record) -> nn.Module:

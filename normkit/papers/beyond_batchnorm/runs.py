@@ -48,8 +48,17 @@ class Initialization:
 
 PROBED = ("cosine_similarity",)
 
-SPEED = TrainConfig(model="cfg_10", width=16, epochs=10, lr=0.05, schedule="step",
-                    milestones=(0.6, 0.8), norms=(), final_norms=(), probes=PROBED)
+SPEED = TrainConfig(
+    model="cfg_10",
+    width=16,
+    epochs=10,
+    lr=0.05,
+    schedule="step",
+    milestones=(0.6, 0.8),
+    norms=(),
+    final_norms=(),
+    probes=PROBED,
+)
 
 INIT = TrainConfig(epochs=0, norms=(), final_norms=(), augment="none")
 

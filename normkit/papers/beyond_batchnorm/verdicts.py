@@ -39,8 +39,8 @@ COSINE = Claim(
     "beyond_batchnorm",
     "The cosine similarity of activations rises with depth and with group size, and networks in "
     "which it is high train slowly.",
-    "At each depth: last layer's similarity minus the first's, averaged over group sizes, is above "
-    "0; its smallest rise from one group size to the next larger is above 0. Over normalizers: "
+    "At each depth: last layer's similarity minus the first's, averaged over group sizes, is "
+    "above 0; its smallest rise from one group size to the next is above 0. Over normalizers: "
     "Spearman correlation of similarity at initialization with mean training accuracy is below "
     "0. Repeated over seeds.",
 )
@@ -78,10 +78,14 @@ CLAIMS = (
 def judge_variance(table: pd.DataFrame, profile: str) -> Verdict:
     """bb.variance from `measures(depth_runs)`."""
     growth = _growth(table[table.measure == "activation_variance"])
-    parts = [above(f"{m}: log10 growth, minus {EXPLODES:g}", growth[False, m], EXPLODES)
-             for m in ("none", "scaled_ws")]
-    parts += [below(f"{m}: {KEEPS:g} minus log10 growth", growth[False, m], KEEPS)
-              for m in ("batch", "layer", "instance", "group")]
+    parts = [
+        above(f"{m}: log10 growth, minus {EXPLODES:g}", growth[False, m], EXPLODES)
+        for m in ("none", "scaled_ws")
+    ]
+    parts += [
+        below(f"{m}: {KEEPS:g} minus log10 growth", growth[False, m], KEEPS)
+        for m in ("batch", "layer", "instance", "group")
+    ]
     name = f"scaled_ws with SkipInit: {SKIP:g} minus log10 growth"
     parts.append(below(name, growth[True, "scaled_ws"], SKIP))
     evidence = "beyond_batchnorm/variance.csv"
@@ -91,8 +95,10 @@ def judge_variance(table: pd.DataFrame, profile: str) -> Verdict:
 def judge_rank(table: pd.DataFrame, profile: str) -> Verdict:
     """bb.rank from `measures(group_runs)`."""
     last = _last(table, "stable_rank")
-    parts = [above(f"depth {depth}: smallest step of log stable rank", _steps(np.log(wide)))
-             for depth, wide in last]
+    parts = [
+        above(f"depth {depth}: smallest step of log stable rank", _steps(np.log(wide)))
+        for depth, wide in last
+    ]
     return combine(RANK, parts, profile=profile, evidence="beyond_batchnorm/rank.csv")
 
 

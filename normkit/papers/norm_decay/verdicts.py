@@ -65,7 +65,7 @@ CLAIMS = (
 def judge_density(norms: pd.DataFrame, accuracy: pd.DataFrame, profile: str) -> Verdict:
     """ln.density from the tables of `layer_norms` and `accuracies`."""
     medians = _weights(norms).groupby(["net", "method", "seed", "norm"]).value.median()
-    robust = accuracy.set_index(["net", "method", "seed"]).robust
+    robust = accuracy.set_index(["net", "method", "seed"]).robust.sort_index()
     parts = []
     for net, method in _pairs(accuracy):
         for norm in NORMS:
@@ -88,10 +88,17 @@ def judge_layers(norms: pd.DataFrame, profile: str) -> Verdict:
         table = _weights(norms)[_weights(norms).norm == norm]
         wide = table.pivot(index=["net", "seed", "layer"], columns="method", values="value")
         for net, rows in wide.groupby(level="net", sort=False):
-            larger = (rows["pgd"] > rows["plain"]).where(rows.notna()[["pgd", "plain"]].all(axis=1))
+            larger = (rows["pgd"] > rows["plain"]).where(
+                rows.notna()[["pgd", "plain"]].all(axis=1)
+            )
             shares = larger.astype(float).groupby(level="seed").mean()
-            parts.append(above(f"{net}: share of layers with larger {norm} norm, minus 1/2",
-                               shares, margin=0.5))
+            parts.append(
+                above(
+                    f"{net}: share of layers with larger {norm} norm, minus 1/2",
+                    shares,
+                    margin=0.5,
+                )
+            )
     return combine(LAYERS, parts, profile=profile, evidence="norm_decay/layers_linf.csv")
 
 

@@ -1,0 +1,67 @@
+"""The convolutions by key: conv, scaled_ws."""
+
+import difflib
+from collections.abc import Callable
+
+from torch import nn
+
+from .scaled_ws import scaled_ws
+
+__all__ = ["CONVOLUTIONS", "conv", "convolution"]
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """Makes torch's convolution, without a bias unless one is asked for.
+
+    Arguments:
+        in_channels: as in ``nn.Conv2d``, like the others.
+        out_channels: channels of the output.
+        kernel_size: in pixels.
+        stride: in pixels.
+        padding: in pixels, with zeros.
+        bias: whether a bias is added.
+
+    Shape:
+        as ``nn.Conv2d``.
+
+    Example:
+        >>> conv(3, 4, 5, stride=2)
+        Conv2d(3, 4, kernel_size=(5, 5), stride=(2, 2), bias=False)
+    """
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+
+CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {"conv": conv, "scaled_ws": scaled_ws}
+
+
+def convolution(key: str) -> Callable[..., nn.Conv2d]:
+    """Looks up the constructor of a convolution.
+
+    Arguments:
+        key: one of ``CONVOLUTIONS``.
+
+    Returns:
+        A constructor of ``in_channels, out_channels, kernel_size, stride=1, padding=0,
+        bias=False``.
+
+    Raises:
+        ValueError: if the key is unknown.
+
+    Example:
+        >>> convolution("scaled_ws")(3, 4, 5).weight.mean().abs().item() < 1e-6
+        True
+    """
+    if key not in CONVOLUTIONS:
+        nearest = difflib.get_close_matches(str(key), CONVOLUTIONS, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"there is no convolution {key!r}; the nearest is {nearest!r}, all are "
+            f"{', '.join(CONVOLUTIONS)}"
+        )
+    return CONVOLUTIONS[key]

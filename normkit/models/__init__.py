@@ -1,0 +1,17 @@
+"""The nets of the four papers: ``build`` makes one by name, ``from_state_dict`` from weights."""
+
+from .checkpoints import Fit, fit_state_dict, from_state_dict
+from .parts import Normalize
+from .registry import NAMES, build
+from .resnets import PadShortcut, SkipInit
+
+__all__ = [
+    "NAMES",
+    "Fit",
+    "Normalize",
+    "PadShortcut",
+    "SkipInit",
+    "build",
+    "fit_state_dict",
+    "from_state_dict",
+]

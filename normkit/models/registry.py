@@ -1,0 +1,200 @@
+"""The nets by name, and ``build``, which checks every option before it makes one."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from torch import nn
+
+from .parts import Normalize, Plan
+from .resnets import SHORTCUTS, resnet
+from .stacks import cfg, mlp, small_cnn, uniform, vgg
+
+__all__ = ["NAMES", "build"]
+
+
+class _Net(NamedTuple):
+    """How a net is made, its defaults, and what it needs or can honor."""
+
+    make: Callable[[Plan], nn.Module]
+    width: int
+    depth: int | None = None
+    smallest: int = 2
+    residual: bool = False
+    convolutional: bool = True
+
+
+_NETS = {
+    "vgg11": _Net(partial(vgg, repeats=(1, 1, 2, 2, 2)), 64),
+    "vgg16": _Net(partial(vgg, repeats=(2, 2, 3, 3, 3)), 64),
+    "cfg_10": _Net(partial(cfg, multiples=(1, 2, 4, 8, 8), run=2), 64),
+    "cfg_20": _Net(partial(cfg, multiples=(1, 2, 4, 4, 8), run=4), 64),
+    "cfg_40": _Net(partial(cfg, multiples=(1, 2, 4, 8, 8), run=8), 64),
+    "uniform": _Net(uniform, 64, depth=20),
+    "resnet8": _Net(partial(resnet, stages=3, blocks=1), 16, residual=True),
+    "resnet18": _Net(partial(resnet, stages=4, blocks=2), 64, residual=True),
+    "resnet20": _Net(partial(resnet, stages=3, blocks=3), 16, residual=True),
+    "resnet56": _Net(partial(resnet, stages=3, blocks=9), 16, residual=True),
+    "small_cnn": _Net(small_cnn, 16, smallest=8),
+    "mlp": _Net(mlp, 500, depth=2, smallest=1, convolutional=False),
+}
+
+NAMES = tuple(_NETS)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    input_size: tuple[int, int] = (32, 32),
+    width: int | None = None,
+    depth: int | None = None,
+    normalization: Callable[..., nn.Module] = nn.BatchNorm2d,
+    convolution: Callable[..., nn.Module] = nn.Conv2d,
+    shortcut: str = "conv1x1",
+    skip_init: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    r"""Builds a net of the four papers, from images in [0, 1] to logits.
+
+    In plain words: every convolution and every hidden linear layer is followed by
+    ``normalization`` and then by a ReLU that is a module of its own; ``nn.Identity`` leaves the
+    normalization out. No convolution has a bias, with or without a normalization, except in
+    small_cnn. Plain layers that feed a ReLU start from He's normal weights, with fan_in, and
+    zero biases; the head starts from torch's. No map gets smaller than 2x2: a pool or a stride
+    that would do so is skipped. The submodules are called ``normalize``, ``layers`` or ``stem``
+    and ``blocks``, ``pool``, ``flatten`` and ``head`` whatever the options.
+
+    Source: the functions ``vgg``, ``cfg``, ``uniform``, ``small_cnn``, ``mlp`` and ``resnet`` of
+    this package name the paper of each net.
+
+    Arguments:
+        name: one of ``NAMES``.
+        num_classes: number of logits.
+        in_channels: channels of an image.
+        input_size: height and width of an image in pixels, at least 2x2 (8x8 for small_cnn, 1x1
+            for mlp).
+        width: channels of the first stage (units of a hidden layer for mlp); the other widths
+            keep their ratio to it. ``None`` is the paper's.
+        depth: convolutions of uniform (``None``: 20), hidden layers of mlp (``None``: 2).
+        normalization: constructor called with ``num_features``.
+        convolution: constructor called with ``in_channels, out_channels, kernel_size`` and the
+            keywords ``stride``, ``padding``, ``bias``; mlp accepts none but the plain one.
+        shortcut: of a residual net where the shape changes: a convolution followed by the
+            normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels).
+        skip_init: multiply each residual branch by a learnable number that starts at zero.
+        mean: of each channel of the data, in [0, 1]; the first layer then subtracts it.
+        std: of each channel of the data; the first layer then divides by it.
+
+    Shape:
+        the net maps ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
+
+    Raises:
+        ValueError: if a name is unknown, a number out of range, or an option not one that this
+            net can honor; before anything is built.
+
+    Example:
+        >>> import torch
+        >>> net = build("resnet20", width=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> net(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+        >>> [name for name, _ in net.named_children()]
+        ['normalize', 'stem', 'blocks', 'pool', 'flatten', 'head']
+    """
+    net = _find(name)
+    _check_numbers(num_classes=num_classes, in_channels=in_channels, width=width, depth=depth)
+    _check_input_size(name, net, input_size)
+    _check_shortcut(name, net, shortcut, skip_init)
+    _check_depth(name, net, depth)
+    _check_convolution(name, net, convolution)
+    normalize = _input_normalization(mean, std, in_channels)
+    sizes = (num_classes, in_channels, tuple(input_size), width or net.width, depth or net.depth)
+    return net.make(Plan(*sizes, normalization, convolution, shortcut, skip_init, normalize))
+
+
+def _find(name: str) -> _Net:
+    if name not in _NETS:
+        nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"there is no net named {name!r}; the nearest is {nearest!r}, all are "
+            f"{', '.join(NAMES)}"
+        )
+    return _NETS[name]
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for argument, value in numbers.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        optional = argument in ("width", "depth")
+        if not whole and not (optional and value is None):
+            accepted = "a whole number of at least 1" + (", or None" if optional else "")
+            raise ValueError(f"{argument} must be {accepted}, not {value!r}")
+
+
+def _check_input_size(name: str, net: _Net, input_size: tuple[int, int]) -> None:
+    sides = tuple(input_size) if isinstance(input_size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
+        raise ValueError(
+            f"input_size must be height and width, two whole numbers, not {input_size!r}"
+        )
+    if min(sides) < net.smallest:
+        raise ValueError(
+            f"{name} needs images of at least {net.smallest}x{net.smallest} pixels, but "
+            f"input_size is {sides}"
+        )
+
+
+def _check_shortcut(name: str, net: _Net, shortcut: str, skip_init: bool) -> None:
+    if shortcut not in SHORTCUTS:
+        nearest = difflib.get_close_matches(str(shortcut), SHORTCUTS, n=1, cutoff=0)[0]
+        raise ValueError(
+            f"shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}; the nearest is "
+            f"{nearest!r}"
+        )
+    if not net.residual and (skip_init or shortcut != "conv1x1"):
+        option = f"skip_init={skip_init}" if skip_init else f"shortcut={shortcut!r}"
+        raise ValueError(
+            f"{name} has no residual branches, so {option} must be left out; "
+            f"{_those(lambda other: other.residual)} have them"
+        )
+
+
+def _check_depth(name: str, net: _Net, depth: int | None) -> None:
+    if depth is not None and net.depth is None:
+        raise ValueError(
+            f"{name} has a fixed depth, so depth={depth} must be left out; "
+            f"{_those(lambda other: other.depth)} take one"
+        )
+
+
+def _check_convolution(name: str, net: _Net, convolution: Callable[..., nn.Module]) -> None:
+    if net.convolutional or convolution is nn.Conv2d:
+        return
+    made = type(convolution(4, 4, 3, stride=1, padding=1, bias=False))
+    if made is not nn.Conv2d:
+        raise ValueError(
+            f"{name} has no convolutions, so convolution must be left out or make a plain Conv2d, "
+            f"not a {made.__name__}"
+        )
+
+
+def _those(honors: Callable[[_Net], object]) -> str:
+    return ", ".join(name for name, net in _NETS.items() if honors(net))
+
+
+def _input_normalization(
+    mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int
+) -> nn.Module:
+    if mean is None and std is None:
+        return nn.Identity()
+    if mean is None or std is None:
+        raise ValueError(f"mean and std must be given together, not mean={mean} and std={std}")
+    if len(mean) != in_channels or len(std) != in_channels:
+        raise ValueError(
+            f"mean and std need one number for each of the {in_channels} input channels, but "
+            f"mean has {len(mean)} and std has {len(std)}"
+        )
+    return Normalize(mean, std)

@@ -1,0 +1,173 @@
+"""Claims are judged by what the tables say, and a profile's runs are what it promises."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from normkit import papers
+from normkit.papers import beyond_batchnorm, norm_decay
+
+METHODS = ("plain", "pgd", "trades", "alp")
+
+
+def _norms(factor: float, seeds=3) -> pd.DataFrame:
+    """Layers of norm 1 to 10, those of adversarial methods `factor` times as large, give or take
+    a few percent that depend on the seed."""
+    rows = [
+        (net, method, seed, f"layer{i}", i, kind, norm, i * scale * (1 + 0.02 * (seed - 1)))
+        for net in ("a", "b")
+        for method in METHODS
+        for seed in range(seeds)
+        for norm in ("l1", "linf")
+        for i in range(1, 11)
+        for kind, scale in [
+            ("conv", factor if method != "plain" else 1.02 ** (1 - seed)),
+            ("batch_norm", 0.01 if method != "plain" else 100.0),
+        ]
+    ]
+    columns = ["net", "method", "seed", "layer", "position", "kind", "norm", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _accuracy(robust: float, seeds=3) -> pd.DataFrame:
+    rows = [
+        (net, method, seed, 0.9, 0.9, (robust if method != "plain" else 0.1) + seed / 100, "ok")
+        for net in ("a", "b")
+        for method in METHODS
+        for seed in range(seeds)
+    ]
+    columns = ["net", "method", "seed", "train", "clean", "robust", "status"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("factor", "robust", "verdict"),
+    [
+        (1.3, 0.7, "reproduced"),
+        (1.0, 0.7, "not separable"),
+        (0.8, 0.7, "contradicted"),
+        (1.3, 0.2, "contradicted"),
+    ],
+)
+def test_density_is_judged_by_median_and_robust_accuracy(factor, robust, verdict):
+    judged = norm_decay.judge_density(_norms(factor), _accuracy(robust), "quick")
+    assert judged.verdict == verdict, judged
+    assert len(judged.parts) == 2 * 3 * 3
+
+
+def test_density_does_not_count_batch_norm():
+    norms = _norms(1.3)
+    judged = norm_decay.judge_density(norms, _accuracy(0.7), "quick")
+    without = norm_decay.judge_density(norms[norms.kind == "conv"], _accuracy(0.7), "quick")
+    assert judged == without
+
+
+def test_a_diverged_run_drops_its_seed_and_nothing_else():
+    norms, accuracy = _norms(1.3, seeds=4), _accuracy(0.7, seeds=4)
+    lost = (accuracy.net == "a") & (accuracy.method == "pgd") & (accuracy.seed == 0)
+    accuracy.loc[lost, ["clean", "robust"]] = np.nan
+    accuracy.loc[lost, "status"] = "diverged at step 3"
+    norms = norms[~((norms.net == "a") & (norms.method == "pgd") & (norms.seed == 0))]
+    judged = norm_decay.judge_density(norms, accuracy, "quick")
+    assert {part.n for part in judged.parts if part.name.startswith("a, pgd")} == {3}
+    assert {part.n for part in judged.parts if not part.name.startswith("a, pgd")} == {4}
+    layers = norm_decay.judge_layers(norms, "quick")
+    assert {part.n for part in layers.parts} == {3, 4}
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.3, "reproduced"), (0.7, "contradicted")])
+def test_layers_are_judged_by_the_share_that_grew(factor, verdict):
+    assert norm_decay.judge_layers(_norms(factor), "quick").verdict == verdict
+
+
+def _probes(measure: str, value, groups=(1, 2, 4), depths=(4, 8)) -> pd.DataFrame:
+    """`value(position / depth, groups)` at every layer, a little noise by seed."""
+    rows = [
+        (depth, count, seed, i, measure, value(i / depth, count) * (1 + seed / 1000))
+        for depth in depths
+        for count in groups
+        for seed in range(3)
+        for i in range(1, depth + 1)
+    ]
+    return pd.DataFrame(rows, columns=["depth", "groups", "seed", "position", "measure", "value"])
+
+
+def test_rank_must_rise_at_every_step():
+    rising = _probes("stable_rank", lambda x, g: 1 + x * g)
+    dipping = _probes("stable_rank", lambda x, g: 1 + x * {1: 1, 2: 4, 4: 3}[g])
+    assert beyond_batchnorm.judge_rank(rising, "quick").verdict == "reproduced"
+    assert beyond_batchnorm.judge_rank(dipping, "quick").verdict == "contradicted"
+
+
+def test_gradient_needs_a_flat_layer_norm_and_the_lead_of_instance_norm():
+    claimed = _probes("gradient_norm", lambda x, g: float(g) ** (3 * (1 - x)))
+    steep = _probes("gradient_norm", lambda x, g: float(4 * g) ** (3 * (1 - x)))
+    assert beyond_batchnorm.judge_gradient(claimed, "quick").verdict == "reproduced"
+    judged = beyond_batchnorm.judge_gradient(steep, "quick")
+    assert judged.verdict == "contradicted" and "LayerNorm" in judged.deciding.name
+
+
+def test_cosine_needs_depth_group_size_and_speed():
+    table = _probes("cosine_similarity", lambda x, g: 0.5 + 0.4 * x / g)
+    rows = [(seed, c, 1 - c + 0.01 * seed) for seed in range(3) for c in (0.2, 0.5, 0.7, 0.9)]
+    slow = pd.DataFrame(rows, columns=["seed", "cosine", "speed"])
+    assert beyond_batchnorm.judge_cosine(table, slow, "quick").verdict == "reproduced"
+    fast = slow.assign(speed=slow.cosine)
+    assert beyond_batchnorm.judge_cosine(table, fast, "quick").verdict == "contradicted"
+
+
+def test_variance_is_judged_by_its_exponent():
+    def table(plain: float, normalized: float) -> pd.DataFrame:
+        exponents = dict.fromkeys(("none", "scaled_ws"), plain)
+        exponents |= dict.fromkeys(("batch", "layer", "instance", "group"), normalized)
+        rows = [
+            (skip, method, seed, i, "activation_variance", 10 ** (i / 10 * e * (not skip)))
+            for skip in (False, True)
+            for method, e in exponents.items()
+            for seed in range(3)
+            for i in range(11)
+        ]
+        columns = ["skip_init", "method", "seed", "position", "measure", "value"]
+        return pd.DataFrame(rows, columns=columns)
+
+    judge = beyond_batchnorm.judge_variance
+    assert judge(table(8, 1), "quick").verdict == "reproduced"
+    assert judge(table(5, 1), "quick").verdict == "contradicted"
+    assert judge(table(8, 3), "quick").verdict == "contradicted"
+
+
+@pytest.mark.parametrize("profile", papers.PROFILES)
+def test_every_profile_has_paired_runs(profile):
+    runs = norm_decay.adversarial_runs(profile)
+    pairs = {(run.model, run.seed): set() for run in runs}
+    for run in runs:
+        pairs[run.model, run.seed].add(run.adversary.kind)
+    assert all(kinds == {"none", "pgd", "trades", "alp"} for kinds in pairs.values())
+    shared = {
+        dataclasses.replace(r, adversary=runs[0].adversary, seed=0, model="resnet8", width=1)
+        for r in runs
+    }
+    assert len(shared) == 1, "methods differ in the adversary alone"
+    if profile != "smoke":
+        assert len({run.seed for run in runs}) >= 3
+        assert len({run.seed for run in beyond_batchnorm.group_runs(profile)}) >= 3
+
+
+def test_overrides_take_the_place_of_the_profiles_values():
+    runs = norm_decay.adversarial_runs("quick", seeds=[7], epochs=2, epsilon=0.3)
+    assert {run.seed for run in runs} == {7} and {run.epochs for run in runs} == {2}
+    assert {run.adversary.epsilon for run in runs if run.adversary.kind != "none"} == {0.3}
+    assert {run.evaluation.epsilon for run in runs} == {0.3}
+
+
+def test_an_unknown_profile_names_the_nearest():
+    with pytest.raises(ValueError, match="profile 'quik' is not known; nearest: 'quick'"):
+        norm_decay.adversarial_runs("quik")
+
+
+def test_group_runs_go_from_layer_norm_to_instance_norm():
+    runs = beyond_batchnorm.group_runs("quick")
+    assert {run.groups for run in runs} == {1, 2, 4, 8, 16}
+    assert {run.width for run in runs} == {16}

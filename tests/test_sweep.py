@@ -1,0 +1,87 @@
+"""A sweep trains what is missing, keeps what is finished, and gives back what was asked."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from normkit import sweep
+from normkit.records import Store
+from normkit.training import TrainConfig
+
+TINY = TrainConfig(epochs=1, subset=32, width=4, norms=(), final_norms=())
+SIX = [dataclasses.replace(TINY, seed=seed) for seed in range(6)]
+
+
+def _weights(records):
+    return [(r.key, [t.sum().item() for t in r.weights().values()]) for r in records]
+
+
+def test_pool_and_single_process_give_the_same_bits_in_the_order_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("NORMKIT_JOBS", "2")
+    pooled = sweep.run(SIX, store=Store(tmp_path / "two"), progress=False)
+    monkeypatch.setenv("NORMKIT_JOBS", "1")
+    single = sweep.run(SIX[::-1], store=Store(tmp_path / "one"), progress=False)
+    assert [r.config["seed"] for r in pooled] == list(range(6))
+    assert _weights(pooled) == _weights(single[::-1])
+
+
+def test_what_the_store_holds_is_not_trained_again(tmp_path):
+    store = Store(tmp_path)
+    with ThreadPoolExecutor(1) as executor:
+        first = sweep.run(SIX[:2], store=store, executor=executor, progress=False)
+        stamps = [r.folder.stat().st_mtime_ns for r in first]
+        again = sweep.run([*SIX[:3], SIX[0]], store=store, executor=executor, progress=False)
+    assert [r.folder.stat().st_mtime_ns for r in again[:2]] == stamps
+    assert again[3].key == again[0].key
+
+
+def test_one_failing_run_does_not_stop_the_others(tmp_path):
+    store = Store(tmp_path)
+    impossible = dataclasses.replace(TINY, subset=10**6)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(sweep.SweepError, match="1 of 3"):
+        sweep.run([SIX[0], impossible, SIX[1]], store=store, executor=executor, progress=False)
+    assert store.get(SIX[0]) is not None and store.get(SIX[1]) is not None
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two"])
+def test_a_number_of_jobs_that_is_none_is_one_sentence(monkeypatch, text):
+    monkeypatch.setenv("NORMKIT_JOBS", text)
+    with pytest.raises(ValueError, match="NORMKIT_JOBS"):
+        sweep.jobs()
+
+
+SCRIPT = """
+import dataclasses, sys
+from normkit import sweep
+from normkit.records import Store
+from normkit.training import TrainConfig
+if __name__ == "__main__":
+    tiny = TrainConfig(epochs=2, subset=256, width=4, norms=(), final_norms=())
+    many = [dataclasses.replace(tiny, seed=seed) for seed in range(12)]
+    sweep.run(many, store=Store(sys.argv[1]), progress=False)
+"""
+
+
+def test_killing_a_sweep_keeps_finished_runs_and_leaves_no_worker(tmp_path):
+    script = tmp_path / "sweep_script.py"
+    script.write_text(SCRIPT)
+    root = tmp_path / "store"
+    environment = os.environ | {"NORMKIT_JOBS": "2"}
+    process = subprocess.Popen([sys.executable, str(script), str(root)], env=environment)
+    store = Store(root)
+    deadline = time.monotonic() + 120
+    while len(store.keys()) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1.0)
+    finished = store.keys()
+    assert len(finished) >= 3 and (store.verify().status == "ok").all()
+    time.sleep(1.5)
+    assert store.keys() == finished, "workers went on after their parent was killed"
