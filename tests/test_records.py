@@ -213,3 +213,14 @@ def test_comments_and_docstrings_change_no_hash_and_constants_do(tmp_path, monke
     base = hash_of('"""One."""\n\nRATE = 0.1\n')
     assert hash_of('"""Two."""\n\n# why\nRATE  =  0.1\n') == base
     assert hash_of('"""One."""\n\nRATE = 0.2\n') != base
+
+
+def test_a_record_is_replaced_only_when_that_is_asked_for(tmp_path):
+    store = records.Store(tmp_path)
+    first = _put(store, Config(), rows=5)
+    _put(store, Config(), rows=7)
+    assert len(store.get(Config()).table("history")) == 5
+    table = pd.DataFrame({"epoch": range(7)})
+    store.put(Config(), tables={"history": table}, meta=META, replace=True)
+    assert len(store.get(Config()).table("history")) == 7
+    assert store.keys() == [first.key] and list((tmp_path / ".unfinished").iterdir()) == []

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -66,7 +67,7 @@ def write(
         table.to_parquet(folder / f"{name}.parquet", index=False)
     if weights is not None:
         plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-        note = {"config": json.dumps(dataclasses.asdict(config))}
+        note = {"config": json.dumps(dataclasses.asdict(config)), "meta": json.dumps(dict(meta))}
         save_file(plain, folder / "weights.safetensors", metadata=note)
     manifest = {
         "key": key,
@@ -80,16 +81,19 @@ def write(
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
 
 
-def publish(scratch: Path, target: Path) -> None:
+def publish(scratch: Path, target: Path, replace: bool = False) -> None:
     """Move a written record to its name in one step, after its bytes are on the disk."""
     for path in scratch.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+    if replace and target.is_dir():
+        os.rename(target, scratch.with_name(f"{scratch.name}-replaced"))
     try:
         os.rename(scratch, target)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise  # else another process stored the same run first, with the same content
+    shutil.rmtree(scratch.with_name(f"{scratch.name}-replaced"), ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ class Record:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration as plain values; `TrainConfig.from_dict` makes it one again."""
+        """The configuration as plain values; `training.from_dict` makes it one again."""
         return self.manifest["config"]
 
     @property
@@ -121,6 +121,7 @@ class Store:
         tables: Mapping[str, Any],
         weights: Mapping[str, Any] | None = None,
         meta: Mapping[str, Any],
+        replace: bool = False,
     ) -> Record:
         """Write a finished run; a reader sees all of it or nothing.
 
@@ -129,6 +130,7 @@ class Store:
             tables: name -> DataFrame.
             weights: a state dict, or None.
             meta: at least `status` and `seconds`; versions and platform are added.
+            replace: let it take the place of a record of the same key, which otherwise stays.
 
         Raises:
             StoreError: no room on the disk, or a folder that cannot be written.
@@ -141,7 +143,7 @@ class Store:
             raise StoreError(f"store {self.root} cannot be written: {reason(error)}") from error
         try:
             write(scratch, key, config, tables, weights, meta)
-            publish(scratch, self.root / key)
+            publish(scratch, self.root / key, replace)
         except OSError as error:
             raise StoreError(f"record {key} not written: {reason(error)}") from error
         finally:
@@ -190,18 +192,20 @@ class Store:
                 rows.append((key, str(error)))
         return pd.DataFrame(rows, columns=["key", "status"])
 
-    def prune(self, keep: Callable[[Record], bool] | None = None) -> list[Path]:
+    def prune(
+        self, keep: Callable[[Record], bool] | None = None, *, dry_run: bool = False
+    ) -> list[Path]:
         """Remove what killed processes left, what was set aside, and records not to `keep`.
 
         Returns:
-            the folders removed.
+            the folders removed, or with `dry_run` those that would be.
         """
         gone = [p for p in (self.root / UNFINISHED).glob("*-*") if not _alive(p)]
         gone += (self.root / SET_ASIDE).glob("*")
         for key, status in self.verify().itertuples(index=False):
             if status != "ok" or (keep is not None and not keep(self.open(key))):
                 gone.append(self.root / key)
-        for folder in gone:
+        for folder in () if dry_run else gone:
             shutil.rmtree(folder)
         return gone
 
@@ -220,8 +224,7 @@ class Store:
         target = self.root / SET_ASIDE
         target.mkdir(exist_ok=True)
         kept = target / f"{key}-{len(list(target.iterdir()))}"
-        os.replace(self.root / key, kept)
-        return kept
+        return (self.root / key).rename(kept)
 
 
 def _config_hash(config: Any) -> str:
@@ -243,5 +246,5 @@ def _alive(folder: Path) -> bool:
     except (ProcessLookupError, ValueError):
         return False
     except PermissionError:
-        return True
+        pass  # alive, and somebody else's
     return True

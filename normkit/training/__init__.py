@@ -4,11 +4,12 @@ from .config import Adversary, Evaluation, TrainConfig, dataset
 from .loop import Run, train
 from .objective import attack_loss, learning_rate, robust_accuracy
 from .settings import field_names, from_dict, from_settings
-from .task import build_model, generator, prepare, resolve_device, restore
+from .task import Form, build_model, generator, prepare, rebuild, resolve_device, restore
 
 __all__ = [
     "Adversary",
     "Evaluation",
+    "Form",
     "Run",
     "TrainConfig",
     "attack_loss",
@@ -20,6 +21,7 @@ __all__ = [
     "generator",
     "learning_rate",
     "prepare",
+    "rebuild",
     "resolve_device",
     "restore",
     "robust_accuracy",

@@ -7,8 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from normkit import data, layers, models, probes, records
 
 __all__ = ["Adversary", "Evaluation", "TrainConfig", "dataset"]
@@ -199,8 +197,6 @@ class TrainConfig:
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-        if torch.device(self.device).type not in ("cpu", "cuda"):
-            raise ValueError(f"device {self.device!r} is not supported; accepted: cpu, cuda")
         layers.normalization(self.normalization, groups=self.groups)
 
     @property
@@ -240,6 +236,7 @@ def _check_names(config: TrainConfig) -> None:
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
         "augment": tuple(data.AUGMENTATIONS),
+        "device": ("cpu", "cuda"),
     }
     for field, names in accepted.items():
         _known(field, getattr(config, field), names)

@@ -58,8 +58,11 @@ class Log:
         chosen = order[: config.probe_images].to(self.task.images.device)
         images = data.to_float(self.task.images[chosen])
         twin = copy.deepcopy(model).train()
-        with probes.record(twin, config.probes) as recorded:
-            F.cross_entropy(twin(images), self.task.labels[chosen]).backward()
+        backward = "gradient_norm" in config.probes
+        with probes.record(twin, config.probes) as recorded, torch.set_grad_enabled(backward):
+            loss = F.cross_entropy(twin(images), self.task.labels[chosen])
+            if backward:
+                loss.backward()
         self.probes.append(recorded.table().assign(step=step))
 
     def tables(self) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ from normkit import data, records
 from .config import TrainConfig
 from .log import Log
 from .objective import attack_loss, learning_rate
-from .task import Task, build_model, generator, prepare
+from .task import Form, Task, build_model, generator, prepare
 
 __all__ = ["Run", "train"]
 
@@ -30,17 +30,26 @@ class Run:
     """
 
     config: TrainConfig
+    form: Form
     model: nn.Module
     tables: dict[str, pd.DataFrame]
     status: str
     seconds: float
 
-    def save(self, store: records.Store) -> records.Record:
-        """Put the run into a store."""
-        meta = {"status": self.status, "seconds": round(self.seconds, 3), "threads": 1}
-        meta |= {"seed": self.config.seed, "device": self.config.device}
+    def save(self, store: records.Store, *, replace: bool = False) -> records.Record:
+        """Put the run into a store (see `Store.put`)."""
+        meta = {
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "threads": 1,
+            "seed": self.config.seed,
+            "device": self.config.device,
+            "form": dataclasses.asdict(self.form),
+        }
         weights = self.model.state_dict() if self.config.epochs else None
-        return store.put(self.config, tables=self.tables, weights=weights, meta=meta)
+        return store.put(
+            self.config, tables=self.tables, weights=weights, meta=meta, replace=replace
+        )
 
 
 def train(
@@ -78,7 +87,7 @@ def train(
     started = time.perf_counter()
     with _one_thread():
         task = prepare(config)
-        model = build_model(config, task)
+        model = build_model(config, task.form)
         log = Log(config, task, on_epoch)
         trainer = _Trainer(config, task, model, log, penalty, projection)
         log.probe(model, 0)
@@ -86,7 +95,7 @@ def train(
             if not trainer.epoch(epoch):
                 break
     seconds = time.perf_counter() - started
-    return Run(config, model.eval(), log.tables(), log.status, seconds)
+    return Run(config, task.form, model.eval(), log.tables(), log.status, seconds)
 
 
 class _Trainer:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,16 @@ from normkit import data, layers, models, records
 from .config import TrainConfig, dataset
 from .settings import from_dict
 
-__all__ = ["Task", "build_model", "generator", "prepare", "resolve_device", "restore"]
+__all__ = [
+    "Form",
+    "Task",
+    "build_model",
+    "generator",
+    "prepare",
+    "rebuild",
+    "resolve_device",
+    "restore",
+]
 
 _SEEDING = threading.Lock()  # torch initializes from one generator that all threads share
 
@@ -24,7 +34,20 @@ class Task:
     labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    form: "Form"
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a network must know of its images before it can be built.
+
+    `mean` and `std`, by channel, are None where the first layer does not standardize.
+    """
+
+    input_size: tuple[int, ...]
     num_classes: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
@@ -85,37 +108,43 @@ def prepare(config: TrainConfig) -> Task:
         images = data.resize(images, config.image_size)
         test_images = data.resize(test_images, config.image_size)
     tensors = (images, labels, test_images, test_labels)
-    return Task(*(t.to(config.device) for t in tensors), num_classes=source.num_classes)
+    form = _form(images, source.num_classes, config.standardize)
+    return Task(*(t.to(config.device) for t in tensors), form=form)
 
 
-def build_model(config: TrainConfig, task: Task) -> nn.Module:
-    """The configured network for a task's images, its weights drawn from the run's seed."""
-    mean = std = None
-    if config.standardize:
-        pixels = data.to_float(task.images)
-        mean = pixels.mean(dim=(0, 2, 3)).tolist()
-        std = pixels.std(dim=(0, 2, 3)).tolist()
+def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:
+    form = Form(tuple(images.shape[1:]), num_classes)
+    if not standardize:
+        return form
+    pixels = data.to_float(images)
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
+    return dataclasses.replace(form, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def build_model(config: TrainConfig, form: Form) -> nn.Module:
+    """The configured network for images of a form, its weights drawn from the run's seed."""
+    channels, *size = form.input_size
     with _SEEDING, torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = models.build(
             config.model,
-            num_classes=task.num_classes,
-            in_channels=task.images.shape[1],
-            input_size=tuple(task.images.shape[2:]),
+            num_classes=form.num_classes,
+            in_channels=channels,
+            input_size=tuple(size),
             width=config.width,
             depth=config.depth,
             normalization=layers.normalization(config.normalization, groups=config.groups),
             convolution=layers.convolution(config.convolution),
             shortcut=config.shortcut,
             skip_init=config.skip_init,
-            mean=mean,
-            std=std,
+            mean=form.mean,
+            std=form.std,
         )
     return model.to(config.device, memory_format=torch.channels_last)
 
 
 def restore(record: records.Record) -> nn.Module:
-    """The trained network of a record, on the CPU, in evaluation mode.
+    """The trained network of a record, on the CPU, in evaluation mode; needs no images.
 
     Raises:
         ValueError: a record that kept no weights.
@@ -123,7 +152,21 @@ def restore(record: records.Record) -> nn.Module:
     weights = record.weights()
     if not weights:
         raise ValueError(f"record {record.key} kept no weights; it was only initialized")
-    config = dataclasses.replace(from_dict(record.config), device="cpu")
-    model = build_model(config, prepare(config))
-    model.load_state_dict(weights)
+    return rebuild(record.config, record.meta["form"], weights)
+
+
+def rebuild(config: Mapping, form: Mapping, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A network from the plain values that stand in a record, or in the file of its weights.
+
+    Raises:
+        ValueError: a configuration of another version, or weights that do not fit it.
+    """
+    chosen = dataclasses.replace(from_dict(config), device="cpu")
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in form.items()}
+    model = build_model(chosen, Form(**plain))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise ValueError(f"weights do not fit {chosen.model}: {first[0].strip()}") from error
     return model.eval()

@@ -50,7 +50,7 @@ PROBED = ("cosine_similarity",)
 
 SPEED = TrainConfig(
     model="cfg_10",
-    width=16,
+    width=8,
     epochs=10,
     lr=0.05,
     schedule="step",
@@ -71,7 +71,7 @@ SETTINGS = {
         width=4,
         stack_width=4,
         depths=(4, 8),
-        speed=dataclasses.replace(SPEED, width=4, epochs=1, subset=64),
+        speed=dataclasses.replace(SPEED, width=8, epochs=1, subset=64),
     ),
     "quick": Initialization(INIT),
     "cifar10": Initialization(CIFAR10, image_size=32, width=32, stack_width=64),

@@ -1,0 +1,170 @@
+"""`normkit run`: checks what is asked for, runs it, says what happened."""
+
+import csv
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .notebook import nearest
+from .runner import Folders, Outcome, Task, check_folders, plan, run
+
+__all__ = ["DEVICES", "command", "table"]
+
+DEVICES = ("auto", "cpu", "cuda")
+DEFAULT_PROFILE = "quick"
+
+
+def command(
+    profile: str = DEFAULT_PROFILE,
+    *,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    jobs: int | None = None,
+    device: str | None = None,
+    force: bool = False,
+    list_only: bool = False,
+) -> int:
+    """Bring the workbook up to date in a profile; what is, is left alone.
+
+    Progress goes to standard error, the closing table to standard output.
+
+    Arguments:
+        profile: one of `papers.PROFILES`.
+        only: notebooks or claims; all notebooks where it is empty.
+        settings: `NOTEBOOK.parameter=value`, checked against the notebook's parameters.
+        jobs: processes that train at a time; None leaves it to `sweep`.
+        device: "auto", "cpu" or "cuda", for the notebooks that have such a parameter.
+        force: run what is up to date, too.
+        list_only: only say what would run, and why.
+
+    Returns:
+        0, or 1 if a notebook failed or the scoreboard could not be written.
+
+    Raises:
+        ValueError: something that is asked for does not exist or has the wrong type.
+        OSError: the figures or the runs cannot be written.
+    """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs is {jobs}; it must be 1 or more")
+    folders = Folders()
+    _check_profile(profile, folders)
+    _check_device(device)
+    chosen = {"only": only, "settings": settings, "device": device, "force": force}
+    tasks = plan(folders, profile, **chosen, claims=_claims)
+    if list_only:
+        states = ["would run" if task.reasons else "up to date" for task in tasks]
+        print(table([Outcome(task, word, task.why) for task, word in zip(tasks, states)]))
+        return 0
+    if any(task.reasons for task in tasks):
+        check_folders(folders, profile)
+    return _close(_run(tasks, folders, jobs), folders.figures / profile)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Notebook, state, why and seconds, a line each."""
+    rows = [("notebook", "state", "why", "seconds")]
+    for outcome in outcomes:
+        why = outcome.why.split("\n")[0].partition("; executed notebook")[0]
+        why = why if len(why) <= 72 else f"{why[:69]}..."
+        seconds = f"{outcome.seconds:.1f}" if outcome.seconds else ""
+        rows.append((outcome.task.notebook.name, outcome.state, why, seconds))
+    wide = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in rows
+    )
+
+
+def _run(tasks: Sequence[Task], folders: Folders, jobs: int | None) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    progress = _Progress()
+    try:
+        for outcome in run(tasks, folders, jobs=jobs, tick=progress.tick):
+            outcomes.append(outcome)
+            if outcome.state != "up to date":
+                name, seconds = outcome.task.notebook.name, f"{outcome.seconds:.1f} s"
+                why = f": {outcome.why}" if outcome.state == "failed" else ""
+                progress.line(f"{name} {outcome.state} after {seconds}{why}")
+    except (KeyboardInterrupt, SystemExit):
+        progress.line("interrupted; what was finished is kept")
+        print(table(outcomes))
+        raise
+    return outcomes
+
+
+class _Progress:
+    """One line that is written over on a terminal; elsewhere at most a line in 15 seconds."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.task: Task | None = None
+        self.written = 0.0
+
+    def tick(self, task: Task, what: str, start: float) -> None:
+        now = time.monotonic()
+        if self.task is not task:
+            self.task, self.written = task, now
+            self.line(f"{task.notebook.name}: {task.why}")
+        text = f"{task.notebook.name} {what} {now - start:.0f} s"
+        if self.terminal:
+            text = text[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+        elif now - self.written >= 15:
+            self.written = now
+            self.line(text)
+
+    def line(self, text: str) -> None:
+        clear = "\r\033[K" if self.terminal else ""
+        print(f"{clear}{text}", file=sys.stderr, flush=True)
+
+
+def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
+    print(table(outcomes))
+    print(f"figures: {figures}")
+    failed = any(outcome.state == "failed" for outcome in outcomes)
+    scoreboard = figures / "claims.csv"
+    ran = any(outcome.state == "ran" for outcome in outcomes)
+    if ran or not (scoreboard.is_file() and (figures / "claims.md").is_file()):
+        from .. import claims, papers
+
+        try:
+            claims.write((), figures, papers.CLAIMS)
+        except OSError as error:
+            print(f"normkit: {scoreboard} not written: {error.strerror}", file=sys.stderr)
+            return 1
+    with scoreboard.open(newline="", encoding="utf-8") as file:
+        counts = Counter(row["verdict"] for row in csv.DictReader(file))
+    print("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+    return int(failed)
+
+
+def _check_profile(profile: str, folders: Folders) -> None:
+    if profile.isidentifier() and folders.kept(profile).is_dir():
+        return  # it ran before, and the list of profiles takes seconds to import
+    from ..papers import PROFILES
+
+    if profile not in PROFILES:
+        raise ValueError(
+            f"there is no profile {profile!r}; the nearest is {nearest(profile, PROFILES)}, "
+            f"all are {', '.join(PROFILES)}"
+        )
+
+
+def _check_device(device: str | None) -> None:
+    if device not in (None, *DEVICES):
+        raise ValueError(
+            f"there is no device {device!r}; the nearest is {nearest(device, DEVICES)}"
+        )
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("--device cuda: torch finds no CUDA device here; try auto or cpu")
+
+
+def _claims() -> dict[str, str]:
+    from ..papers import CLAIMS
+
+    return {claim.id: claim.paper for claim in CLAIMS}

@@ -1,0 +1,189 @@
+"""The notebooks of a project: what they hold, how a user names them, what may be set in them."""
+
+import ast
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Notebook", "find", "literal", "nearest", "select", "settings"]
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """One notebook file: its cells by id, in order, and its parameters with their defaults.
+
+    Example:
+        >>> Notebook(Path("notebooks/03_norm_decay.ipynb"), {}, {}, {}).topic
+        'norm_decay'
+    """
+
+    path: Path
+    code: dict[str, str]
+    text: dict[str, str]
+    defaults: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending: `03_norm_decay`."""
+        return self.path.stem
+
+    @property
+    def topic(self) -> str:
+        """The name without its number: the folder of its figures, the name of its paper."""
+        number, _, rest = self.name.partition("_")
+        return rest if number.isdigit() and rest else self.name
+
+
+def find(project: Path) -> list[Notebook]:
+    """The notebooks of a project's folder `notebooks`, sorted by name.
+
+    Raises:
+        ValueError: there is none, or a file is no notebook.
+    """
+    paths = sorted((project / "notebooks").glob("*.ipynb"))
+    if not paths:
+        raise ValueError(f"there are no notebooks in {project / 'notebooks'}")
+    return [_read(path) for path in paths]
+
+
+def select(notebooks: Sequence[Notebook], only: Iterable[str], claims: dict[str, str]):
+    """The notebooks that `only` names, in their own order; all of them where it names none.
+
+    Arguments:
+        only: names (with or without number) or claims, several of them joined by commas or not.
+        claims: id of a claim -> topic of the notebook that judges it.
+
+    Raises:
+        ValueError: an unknown name (the nearest is given), or a claim without a notebook.
+
+    Example:
+        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {})
+        >>> select([tour], ["tuor"], {})
+        Traceback (most recent call last):
+        ValueError: there is no notebook or claim 'tuor'; the nearest is 'tour'
+    """
+    known = {name: book for book in notebooks for name in (book.name, book.topic)}
+    chosen = []
+    for word in (word.strip() for part in only for word in part.split(",") if word.strip()):
+        topic = claims.get(word, word)
+        if topic in known:
+            chosen.append(known[topic])
+        elif word in claims:
+            raise ValueError(f"claim {word!r} has no notebook here: {topic!r} is not there yet")
+        else:
+            raise ValueError(_unknown("notebook or claim", word, [*known, *claims]))
+    return [book for book in notebooks if book in chosen or not chosen]
+
+
+def settings(notebooks: Sequence[Notebook], texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What `NOTEBOOK.parameter=value` asks for, checked: notebook's name -> parameters.
+
+    A value is read as a Python literal (or a quotient of two numbers), else as a string; it must
+    have the type of the parameter's default.
+
+    Raises:
+        ValueError: another form, an unknown notebook or parameter, or another type.
+
+    Example:
+        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {"profile": "quick", "radius": 0.1})
+        >>> settings([tour], ["tour.radius=8/256"])
+        {'00_tour': {'radius': 0.03125}}
+    """
+    known = {name: book for book in notebooks for name in (book.name, book.topic)}
+    chosen: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        name, dot, parameter = target.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {text!r} is not of the form NOTEBOOK.parameter=value")
+        if name not in known:
+            raise ValueError(_unknown("notebook to run", name, known))
+        book = known[name]
+        if parameter not in book.defaults:
+            raise ValueError(_unknown(f"parameter of {book.name}", parameter, book.defaults))
+        if parameter == "profile":
+            raise ValueError(f"--set {text!r}: the profile is chosen with --profile")
+        checked = _checked(target, value, book.defaults[parameter])
+        chosen.setdefault(book.name, {})[parameter] = checked
+    return chosen
+
+
+def literal(text: str) -> Any:
+    """A Python literal or a quotient of two numbers; anything else is the string itself.
+
+    Example:
+        >>> literal("[0, 1]"), literal("1/4"), literal("group")
+        ([0, 1], 0.25, 'group')
+    """
+    try:
+        return _value(ast.parse(text.strip(), mode="eval").body)
+    except (ValueError, SyntaxError, ZeroDivisionError):
+        return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known name that is most like `word`, in quotes."""
+    return repr(difflib.get_close_matches(word, list(known), n=1, cutoff=0)[0])
+
+
+def _read(path: Path) -> Notebook:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cells = {cell.get("id", f"cell-{i}"): cell for i, cell in enumerate(content["cells"])}
+        source = {key: "".join(cell["source"]) for key, cell in cells.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a notebook: {error!r}") from None
+    code = {key: source[key] for key, cell in cells.items() if cell["cell_type"] == "code"}
+    text = {key: source[key] for key, cell in cells.items() if cell["cell_type"] != "code"}
+    tagged = [k for k in code if "parameters" in cells[k].get("metadata", {}).get("tags", [])]
+    try:
+        defaults = _defaults(code[tagged[0]]) if tagged else {}
+    except (ValueError, SyntaxError) as error:
+        raise ValueError(f"{path}: cell {tagged[0]} must assign literals: {error}") from None
+    if "profile" not in defaults:
+        raise ValueError(f"{path} has no parameter 'profile' in a cell tagged 'parameters'")
+    return Notebook(path, code, text, defaults)
+
+
+def _defaults(source: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {t.id: _value(node.value) for t in targets if isinstance(t, ast.Name)}
+    return found
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+    return ast.literal_eval(node)
+
+
+def _checked(target: str, text: str, default: Any) -> Any:
+    value = literal(text)
+    if isinstance(default, str) and not isinstance(value, str):
+        value = text
+    if not _alike(default, value):
+        kind = type(default).__name__
+        raise ValueError(f"{target} takes a {kind} such as {default!r}, not {text!r}")
+    return float(value) if isinstance(default, float) else value
+
+
+def _alike(default: Any, value: Any) -> bool:
+    if default is None:
+        return True
+    if isinstance(default, list | tuple) and default:
+        return isinstance(value, list | tuple) and all(_alike(default[0], v) for v in value)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _unknown(what: str, word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    hint = f"; the nearest is {nearest(word, known)}" if known else ""
+    return f"there is no {what} {word!r}{hint}"

@@ -1,0 +1,122 @@
+"""One notebook executed in a process of its own, which ends with whoever asked for it."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .notebook import Notebook
+from .state import replace
+
+__all__ = ["execute"]
+
+
+def execute(
+    notebook: Notebook,
+    parameters: dict[str, Any],
+    copy: Path,
+    *,
+    environment: dict[str, str],
+    limit: int | None,
+    tick: Callable[[str], None],
+) -> str | None:
+    """Run a notebook and keep the executed copy, of a failed run too.
+
+    Arguments:
+        notebook: the source, which stays as it is.
+        parameters: those to inject.
+        copy: where the executed notebook goes.
+        environment: variables for the kernel beside those of this process.
+        limit: seconds that a cell may take; None for no limit.
+        tick: called about once a second with what is going on, such as `cell 3/12 fig-norms`.
+
+    Returns:
+        None, or a sentence that names the cell and the error.
+
+    Raises:
+        OSError: the copy cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="nk-", dir=_short(), ignore_cleanup_errors=True) as s:
+        scratch = Path(s)
+        job = {"notebook": str(notebook.path), "folder": str(notebook.path.parent)}
+        job |= {"copy": str(scratch / "copy.ipynb"), "scratch": s}
+        job |= {"parameters": parameters, "limit": limit}
+        private = {"IPYTHONDIR": str(scratch / "ipython"), "TMPDIR": s}
+        private |= {"JUPYTER_PREFER_ENV_PATH": "1"}  # this Python's kernel, not the user's own
+        with _child(job, environment | private) as child:
+            event = _follow(child, list(notebook.code), tick)
+        if (scratch / "copy.ipynb").is_file():
+            replace(copy, (scratch / "copy.ipynb").read_bytes())
+        if event is None:
+            lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
+            return f"its process ended: {lines[-1] if lines else 'killed'}"
+    if event["error"] is None:
+        return None
+    place = f"cell {event['cell']}" if event["cell"] else "before the first cell"
+    return f"{place}: {event['error']}"
+
+
+@contextlib.contextmanager
+def _child(job: dict[str, Any], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    with open(Path(job["scratch"]) / "log", "w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "normkit.workbook.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=job["folder"],
+            env=os.environ | environment,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then closes stdin
+        )
+    try:
+        with contextlib.suppress(BrokenPipeError):  # it died; its log says of what
+            child.stdin.write(json.dumps(job) + "\n")
+            child.stdin.flush()
+        yield child
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        child.stdout.close()
+
+
+def _follow(child: subprocess.Popen, cells: list[str], tick: Callable[[str], None]):
+    """The event that ends a run; None if the process ended without one."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in child.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    what, event = "starting", {}
+    while "error" not in event:
+        tick(what)
+        with contextlib.suppress(queue.Empty):
+            line = lines.get(timeout=1)
+            if line is None:
+                return None
+            event = json.loads(line)
+            number = cells.index(event["cell"]) + 1 if event.get("cell") in cells else 1
+            what = f"cell {number}/{len(cells)} {event.get('cell', '')}"
+    child.wait(60)
+    listener.join()
+    return event
+
+
+def _short() -> str | None:
+    """A parent for scratch folders: the names of sockets in them end at 104 characters."""
+    return "/tmp" if len(tempfile.gettempdir()) > 60 and os.path.isdir("/tmp") else None

@@ -1,0 +1,218 @@
+"""Which notebooks are to run and why, and the runs themselves, one after another."""
+
+import contextlib
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..records import default_root, figures_root, project_root
+from . import notebook as notebooks
+from . import state
+from .datasets import fingerprints, used
+from .notebook import Notebook
+from .process import execute
+
+__all__ = ["Folders", "Outcome", "Task", "check_folders", "plan", "run"]
+
+LIMITS = {"smoke": 900, "quick": 3600, "cifar10": 4 * 3600}  # seconds that a cell may take
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a workbook lies: the project, its figures and its runs.
+
+    Arguments:
+        project: holds the folder `notebooks`.
+        runs: the store, which also keeps the executed notebooks.
+        figures: gets a folder for every profile.
+    """
+
+    project: Path = field(default_factory=project_root)
+    runs: Path = field(default_factory=default_root)
+    figures: Path = field(default_factory=figures_root)
+
+    def kept(self, profile: str) -> Path:
+        """The folder of executed notebooks and of what they depended on."""
+        return self.runs / "workbook" / profile
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook in a profile, and why it is to run (no reason: it is up to date).
+
+    Arguments:
+        notebook: the source.
+        profile: its first parameter.
+        parameters: all that are given to it, the profile among them.
+        reasons: the first is the most telling.
+    """
+
+    notebook: Notebook
+    profile: str
+    parameters: dict[str, Any]
+    reasons: tuple[str, ...]
+
+    @property
+    def why(self) -> str:
+        """The first reason, and how many more there are."""
+        more = f" (+{len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
+        return f"{self.reasons[0]}{more}" if self.reasons else "nothing it depends on changed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task: state is "ran", "up to date", "failed" or "would run"."""
+
+    task: Task
+    state: str
+    why: str
+    seconds: float = 0.0
+
+
+def plan(
+    folders: Folders,
+    profile: str,
+    *,
+    only: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    device: str | None = None,
+    force: bool = False,
+    claims: Callable[[], dict[str, str]] = dict,
+) -> list[Task]:
+    """Every notebook that is asked for, with the reasons to run it; nothing is executed.
+
+    Arguments:
+        folders: of the workbook.
+        profile: name of one.
+        only: notebooks or claims.
+        settings: `NOTEBOOK.parameter=value`.
+        device: given to the notebooks that have such a parameter; None leaves their default.
+        force: run what is up to date, too.
+        claims: gives id of a claim -> topic of its notebook; called only if it is needed.
+
+    Raises:
+        ValueError: an unknown notebook, claim or parameter, or a value of the wrong type.
+    """
+    books = notebooks.find(folders.project)
+    names = {name for book in books for name in (book.name, book.topic)}
+    words = {word.strip() for part in only for word in part.split(",")}
+    books = notebooks.select(books, only, claims() if words - names else {})
+    chosen = notebooks.settings(books, settings)
+    tasks = []
+    for book in books:
+        common = {"profile": profile}
+        if device is not None and "device" in book.defaults:
+            common["device"] = device
+        parameters = common | chosen.get(book.name, {})
+        reasons = _reasons(folders, book, profile, parameters)
+        reasons += ["forced"] if force and not reasons else []
+        tasks.append(Task(book, profile, parameters, tuple(reasons)))
+    return tasks
+
+
+def run(
+    tasks: Sequence[Task],
+    folders: Folders,
+    *,
+    jobs: int | None = None,
+    tick: Callable[[Task, str, float], None],
+) -> Iterator[Outcome]:
+    """Execute the tasks that have a reason to run, one after another; one fails, the next runs.
+
+    Arguments:
+        tasks: of `plan`.
+        folders: of the workbook.
+        jobs: processes for the runs that a notebook asks for; None leaves it to `sweep`.
+        tick: told about once a second which task runs, what it does, and since when
+            (`time.monotonic()`).
+
+    Raises:
+        KeyboardInterrupt, SystemExit: on Ctrl-C and SIGTERM, after the notebook's processes ended.
+    """
+    with _terminable():
+        for task in tasks:
+            if not task.reasons:
+                yield Outcome(task, "up to date", task.why)
+                continue
+            start = time.monotonic()
+            try:
+                error = _run_one(task, folders, jobs, lambda what: tick(task, what, start))
+            except OSError as problem:
+                error = f"{problem.filename or folders.runs}: {problem.strerror or problem}"
+            outcome = "failed" if error else "ran"
+            yield Outcome(task, outcome, error or task.why, time.monotonic() - start)
+
+
+def check_folders(folders: Folders, profile: str) -> None:
+    """Make sure that figures and runs can be written.
+
+    Raises:
+        OSError: names the folder, the problem, and the variable that chooses another one.
+    """
+    places = {"NORMKIT_FIGURES": folders.figures / profile, "NORMKIT_RUNS": folders.kept(profile)}
+    for variable, folder in places.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(1 << 20))
+        except OSError as error:
+            raise OSError(
+                f"{folder} cannot be written ({error.strerror}); nothing was started; make room "
+                f"or rights, or name another folder in {variable}"
+            ) from None
+
+
+def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -> list[str]:
+    saved = state.read(folders.kept(profile) / f"{book.name}.json")
+    if saved.get("state") != "done":
+        return state.reasons(saved, {})
+    now = state.inputs(book, parameters)
+    now["data"] = fingerprints(saved["data"], folders.runs / "workbook" / "data.json")
+    now["figures"] = state.outputs(folders.figures / profile / book.topic)
+    return state.reasons(saved, now)
+
+
+def _run_one(
+    task: Task, folders: Folders, jobs: int | None, tick: Callable[[str], None]
+) -> str | None:
+    book, kept = task.notebook, folders.kept(task.profile)
+    path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
+    inputs = state.inputs(book, task.parameters)
+    state.replace(path, {"state": "the last run did not finish"})
+    variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
+    if jobs is not None:
+        variables["NORMKIT_JOBS"] = str(jobs)
+    if "NORMKIT_DATA" in os.environ:
+        variables["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
+    limit = LIMITS.get(task.profile)
+    error = execute(book, task.parameters, copy, environment=variables, limit=limit, tick=tick)
+    if error:
+        state.replace(path, {"state": f"the last run failed ({error})"})
+        return f"{error}; executed notebook: {copy}"
+    data = fingerprints(used(book, task.parameters), folders.runs / "workbook" / "data.json")
+    figures = state.outputs(folders.figures / task.profile / book.topic)
+    state.replace(path, {"state": "done", **inputs, "data": data, "figures": figures})
+    return None
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: through the code that ends its processes."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
