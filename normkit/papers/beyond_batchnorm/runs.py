@@ -74,8 +74,31 @@ SETTINGS = {
         speed=dataclasses.replace(SPEED, width=8, epochs=1, subset=64),
     ),
     "quick": Initialization(INIT),
-    "cifar10": Initialization(CIFAR10, image_size=32, width=32, stack_width=64),
-    "paper": Initialization(CIFAR10, image_size=32, width=32, stack_width=64),
+    "cifar10": Initialization(
+        CIFAR10,
+        image_size=32,
+        width=32,
+        stack_width=64,
+        speed=dataclasses.replace(
+            SPEED, dataset="cifar10", image_size=16, subset=2000, augment="flip"
+        ),
+    ),
+    "paper": Initialization(
+        CIFAR10,
+        image_size=32,
+        width=32,
+        stack_width=64,
+        speed=dataclasses.replace(
+            SPEED,
+            dataset="cifar10",
+            width=64,
+            batch_size=256,
+            epochs=60,
+            lr=0.1,
+            milestones=(0.75,),
+            augment="flip",
+        ),
+    ),
 }
 
 

@@ -65,7 +65,15 @@ SETTINGS = {
         nets=(("resnet8", 8), ("vgg11", 8)),
     ),
     "cifar10": Adversaries(
-        TrainConfig(dataset="cifar10", image_size=16, subset=3000, epochs=60, augment="flip"),
+        TrainConfig(
+            dataset="cifar10",
+            image_size=16,
+            subset=2000,
+            batch_size=64,
+            epochs=50,
+            weight_decay=0.0,
+            augment="flip",
+        ),
         nets=(("resnet8", 16), ("vgg11", 16)),
         epsilon=8 / 255,
         step_size=6 / 255,
