@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
@@ -40,8 +41,9 @@ def run(
     Arguments:
         configs: what is wanted.
         store: where records are kept.
-        executor: any `concurrent.futures.Executor`; default a pool of `jobs()` processes with
-            one torch thread each.
+        executor: a `concurrent.futures.Executor` of processes (threads of one process would
+            share torch's number of threads); default a pool of `jobs()` processes with one torch
+            thread each.
         progress: show a bar with the time left.
 
     Raises:
@@ -58,7 +60,7 @@ def run(
     configs = list(configs)
     held = {config: store.get(config) for config in dict.fromkeys(configs)}
     missing = [config for config, record in held.items() if record is None]
-    missing.sort(key=lambda config: config.cost, reverse=True)
+    missing.sort(key=_cost, reverse=True)
     if missing and progress:
         reason = store.why_missing(missing[0])
         print(f"{len(missing)} of {len(held)} runs to train: {reason}", file=sys.stderr)
@@ -93,10 +95,15 @@ def jobs() -> int:
 
 
 def _serial(missing: list[TrainConfig], store: Store, progress: bool) -> None:
+    failed = {}
     with _bar(missing, progress) as bar:
         for config in missing:
-            train(config).save(store)
-            bar.update(config.cost)
+            try:
+                _work(config, str(store.root))
+            except Exception as error:
+                failed[config] = error
+            _advance(bar, config)
+    _report(failed, len(missing))
 
 
 def _gather(missing: list[TrainConfig], store: Store, executor: Executor, progress: bool) -> None:
@@ -114,17 +121,21 @@ def _gather(missing: list[TrainConfig], store: Store, executor: Executor, progre
                 ) from error
             except Exception as error:
                 failed[config] = error
-            bar.update(config.cost)
+            _advance(bar, config)
+    _report(failed, len(missing))
+
+
+def _report(failed: dict[TrainConfig, Exception], count: int) -> None:
     if failed:
         config, error = next(iter(failed.items()))
-        lines = "".join(traceback.format_exception(error))
         raise SweepError(
-            f"{len(failed)} of {len(missing)} runs failed, finished ones are kept; the first, "
-            f"{config}:\n{lines}"
-        )
+            f"{len(failed)} of {count} runs failed, finished ones are kept; the first: {error} "
+            f"({config})"
+        ) from error
 
 
 def _work(config: TrainConfig, root: str) -> str:
+    config.dependencies()  # what the run depends on is what there is before it, not after
     return train(config).save(Store(root)).key
 
 
@@ -154,10 +165,32 @@ def _end_with(listener: Connection) -> None:
     os._exit(1)
 
 
+def _cost(config: TrainConfig) -> float:
+    """Rough work of a run: which one starts first, and how much of the bar it is."""
+    steps = config.adversary.steps
+    passes = {"none": 1.0, "pgd": 1 + steps, "trades": 2.3 + steps, "alp": 2 + steps}
+    images = config.subset or (1_500 if config.dataset == "digits" else 50_000)
+    size = config.image_size or (8 if config.dataset == "digits" else 32)
+    depth = config.depth or int("".join(filter(str.isdigit, config.model)) or 4)
+    work = config.epochs * images * passes[config.adversary.kind] + config.probe_images
+    return work * depth * (config.width or 64) * size**2
+
+
+def _advance(bar: tqdm, config: TrainConfig) -> None:
+    """Move the bar on, and tell who runs this notebook: it sees `$NORMKIT_PROGRESS`, no bar."""
+    bar.update(_cost(config))
+    if told := os.environ.get("NORMKIT_PROGRESS"):
+        elapsed = time.monotonic() - bar.started
+        form = "{percentage:.0f}% of training done, {remaining} left"
+        Path(told).write_text(tqdm.format_meter(bar.n, bar.total, elapsed, bar_format=form))
+
+
 def _bar(missing: list[TrainConfig], progress: bool) -> tqdm:
-    return tqdm(
-        total=sum(config.cost for config in missing),
+    bar = tqdm(
+        total=sum(map(_cost, missing)),
         desc=f"training {len(missing)} runs",
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
         disable=not progress or not missing,
     )
+    bar.started = time.monotonic()
+    return bar

@@ -224,3 +224,27 @@ def test_every_field_can_be_set_from_text():
     assert {name.split(".")[0] for name in training.field_names()} == {
         field.name for field in dataclasses.fields(TrainConfig)
     }
+
+
+def test_a_run_with_a_hook_of_its_own_is_never_stored_as_a_plain_one(tmp_path):
+    run = training.train(dataclasses.replace(TINY, epochs=1), penalty=lambda *_: lambda: None)
+    with pytest.raises(ValueError, match="of your own is not stored"):
+        run.save(Store(tmp_path))
+
+
+def test_weights_that_are_no_numbers_after_the_last_update_count_as_diverged():
+    def spoil(model, optimizer):
+        return lambda: next(model.parameters()).data.fill_(float("nan"))
+
+    config = dataclasses.replace(TINY, epochs=1, batch_size=64)
+    assert training.train(config, projection=spoil).status == "diverged at step 1"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"epochs": 2.5}, {"milestones": 3}, {"nesterov": "no"}, {"evaluation": None},
+     {"probes": ["stable_rank"]}, {"lr": "0.1"}, {"seed": True}],
+)  # fmt: skip
+def test_a_value_of_another_type_is_one_sentence(values):
+    with pytest.raises(TypeError, match=f"TrainConfig.{next(iter(values))} is"):
+        TrainConfig(**values)

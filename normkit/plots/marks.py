@@ -95,13 +95,14 @@ def header(axes: Axes, title: str, line: str = "", *, above: float = 0) -> None:
         )  # fmt: skip
 
 
-def keys(figure: Picture, methods: list[str]) -> None:
-    """Name the methods in one line over the whole figure."""
+def keys(figure: Picture, methods: list[str], *, rows: int = 1) -> None:
+    """Name the methods in one line, or in several, over the whole figure."""
     handles = [
         Line2D([], [], color=COLORS[m], marker=MARKERS[m], linewidth=0.9, label=LABELS[m])
         for m in methods
     ]
-    legend = figure.legend(handles=handles, loc="outside upper left", ncols=len(methods))
+    across = -(-len(methods) // rows)
+    legend = figure.legend(handles=handles, loc="outside upper left", ncols=across)
     for text, method in zip(legend.get_texts(), methods, strict=True):
         text.set_color(readable(COLORS[method]))
 

@@ -1,6 +1,5 @@
 """Figures of training: curves, accuracy under attack, speed against what was there before."""
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy import stats
@@ -15,7 +14,6 @@ from normkit.plots.marks import (
     keys,
     picture,
     points,
-    readable,
 )
 from normkit.plots.style import COLORS, COLUMN, LABELS, MARKERS, PAGE, Picture, style
 from normkit.plots.tables import methods_of, require, summarize
@@ -116,20 +114,20 @@ def speed(table: pd.DataFrame, *, note: str = "") -> Picture:
     https://arxiv.org/abs/2106.05956, the figure on similarity and training accuracy.
 
     Arguments:
-        table: columns method, groups (None but for "group"), seed, cosine, and speed (mean
-            training accuracy over the epochs, in [0, 1]).
+        table: columns method, seed, cosine, and speed (mean training accuracy over the epochs,
+            in [0, 1]).
         note: a short grey line at the bottom.
 
     Raises:
         ValueError: a column is missing, or there is nothing to draw.
 
     Example:
-        >>> table = pd.DataFrame({"method": ["batch", "layer"], "groups": None, "seed": 0,
+        >>> table = pd.DataFrame({"method": ["batch", "layer"], "seed": 0,
         ...     "cosine": [0.2, 0.9], "speed": [0.8, 0.4]})
         >>> speed(table).axes[0].get_title(loc="left")
         'Spearman correlation -1.00'
     """
-    table = require(table, ["method", "groups", "seed", "cosine", "speed"])
+    table = require(table, ["method", "seed", "cosine", "speed"])
     figure = picture(COLUMN, 2.6)
     axes = figure.subplots()
     for method in methods_of(table):
@@ -138,19 +136,12 @@ def speed(table: pd.DataFrame, *, note: str = "") -> Picture:
             rows["cosine"], rows["speed"], s=11, color=COLORS[method], marker=MARKERS[method],
             linewidth=0.3, edgecolor="white", label=method,
         )  # fmt: skip
-        for groups, part in rows.groupby("groups", dropna=False):
-            name = LABELS[method] if pd.isna(groups) else f"G = {groups:g}"
-            place = (part["cosine"].max(), part["speed"].mean())
-            axes.annotate(
-                name, place, (4, 0), textcoords="offset points", va="center", fontsize=6.5,
-                color=readable(COLORS[method]),
-            )  # fmt: skip
     found = [stats.spearmanr(r["cosine"], r["speed"]).statistic for _, r in table.groupby("seed")]
     header(axes, f"Spearman correlation {sum(found) / len(found):.2f}")
     axes.set(xlabel="cosine similarity at initialization, last layer")
     axes.set_ylabel("mean training accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlim(right=table["cosine"].max() + 0.3 * np.ptp(table["cosine"]))
+    keys(figure, methods_of(table), rows=2)
     seeds = count([len(found)], "seed")
     said = f"A mark is a run, {seeds}; the correlation is their mean."
     return finish(figure, said, note)

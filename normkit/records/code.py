@@ -11,11 +11,13 @@ __all__ = ["code_hashes", "normkit_imports"]
 PACKAGE = "normkit"
 
 
+@functools.cache
 def code_hashes(*modules: str) -> dict[str, str]:
     """Hash every normkit module that `modules` import, directly or through others.
 
     The source is hashed as its syntax tree without docstrings, so comments, layout and prose
-    change nothing; a changed constant, default or operator does. Nothing is imported.
+    change nothing; a changed constant, default or operator does. Nothing is imported. A process
+    hashes once: it goes on running the code that it has loaded, whatever the files say later.
 
     Arguments:
         modules: dotted names inside the package.
@@ -40,10 +42,10 @@ def code_hashes(*modules: str) -> dict[str, str]:
         path = _path(name)
         if path is None:
             raise ModuleNotFoundError(f"module {name!r} is not part of {PACKAGE}")
-        tree = _tree(path, path.stat().st_mtime_ns)
-        found[name] = _hash(path, path.stat().st_mtime_ns)
+        tree = ast.parse(path.read_bytes())
         waiting += normkit_imports(tree, name if path.stem == "__init__" else _parent(name))
         waiting += [_parent(name)] if "." in name else []
+        found[name] = _hash(tree)
     return dict(sorted(found.items()))
 
 
@@ -84,16 +86,9 @@ def _path(name: str) -> Path | None:
     return None
 
 
-@functools.cache
-def _tree(path: Path, mtime: int) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
-@functools.cache
-def _hash(path: Path, mtime: int) -> str:
-    tree = ast.parse(path.read_bytes())
+def _hash(tree: ast.Module) -> str:
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]

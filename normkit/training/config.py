@@ -1,13 +1,13 @@
 """What a run is: frozen, complete, and checked before anything starts."""
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from normkit import data, layers, models, probes, records
+
+from .checks import known, not_negative, positive, typed
 
 __all__ = ["Adversary", "Evaluation", "TrainConfig", "dataset"]
 
@@ -16,20 +16,6 @@ SHORTCUTS = ("conv1x1", "conv3x3", "pad")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "linear", "one_cycle", "step")
 NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
-
-
-def _known(field: str, value: Any, accepted: Sequence[str]) -> None:
-    if value not in accepted:
-        near = difflib.get_close_matches(str(value), accepted, n=1, cutoff=0)[0]
-        names = ", ".join(accepted)
-        raise ValueError(f"{field} {value!r} is not known; nearest: {near!r}; accepted: {names}")
-
-
-def _positive(config: Any, prefix: str, fields: Sequence[str]) -> None:
-    for name in fields:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{prefix}{name} is {value}; it must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +48,10 @@ class Adversary:
     beta: float = 1.0
 
     def __post_init__(self):
-        _known("adversary.kind", self.kind, ADVERSARIES)
-        _positive(self, "adversary.", ("epsilon", "step_size", "steps"))
-        if self.beta < 0:
-            raise ValueError(f"adversary.beta is {self.beta}; it must not be negative")
+        typed(self)
+        known("adversary.kind", self.kind, ADVERSARIES)
+        positive(self, "adversary.", ("epsilon", "step_size", "steps"))
+        not_negative(self, "adversary.", ("beta",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +75,9 @@ class Evaluation:
     every: int = 0
 
     def __post_init__(self):
-        if self.epsilon < 0:
-            raise ValueError(f"evaluation.epsilon is {self.epsilon}; it must not be negative")
-        _positive(self, "evaluation.", ("step_size", "steps", "images"))
+        typed(self)
+        not_negative(self, "evaluation.", ("epsilon", "every"))
+        positive(self, "evaluation.", ("step_size", "steps", "images"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,25 +174,16 @@ class TrainConfig:
     probe_images: int = 64
 
     def __post_init__(self):
+        typed(self)
         _check_names(self)
-        _positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
-        _positive(self, "", ("batch_size", "probe_images"))
-        for name in ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
+        positive(self, "", ("batch_size", "probe_images"))
+        counts = ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum")
+        not_negative(self, "", counts)
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
         layers.normalization(self.normalization, groups=self.groups)
-
-    @property
-    def cost(self) -> float:
-        """Rough work of the run, in images forwarded and sent back; orders and times a sweep."""
-        images = self.subset or 50_000 if self.dataset != "digits" else self.subset or 1_500
-        attack = self.adversary.steps if self.adversary.kind != "none" else 0
-        size = (self.image_size or (8 if self.dataset == "digits" else 32)) / 8
-        passes = self.epochs * images * (1 + attack) + self.probe_images * bool(self.probes)
-        return passes * size**2 * (self.width or 64) ** 2
 
     def dependencies(self) -> dict[str, str]:
         """What the result depends on beside the fields: the data's and the code's hashes."""
@@ -239,9 +216,9 @@ def _check_names(config: TrainConfig) -> None:
         "device": ("cpu", "cuda"),
     }
     for field, names in accepted.items():
-        _known(field, getattr(config, field), names)
+        known(field, getattr(config, field), names)
     for field in ("norms", "final_norms"):
         for name in getattr(config, field):
-            _known(field, name, NORMS)
+            known(field, name, NORMS)
     for name in config.probes:
-        _known("probes", name, tuple(probes.PROBES))
+        known("probes", name, tuple(probes.PROBES))

@@ -26,7 +26,8 @@ class Run:
     """What training gives back.
 
     `tables` holds tidy tables: `history` (one row an epoch), `norms` (epoch, layer, norm) and
-    `probes` (step, layer, measure). `status` is "ok" or "diverged at step N".
+    `probes` (step, layer, measure). `status` is "ok" or "diverged at step N". `hooked` says that
+    a penalty or projection acted which the configuration does not name.
     """
 
     config: TrainConfig
@@ -35,9 +36,19 @@ class Run:
     tables: dict[str, pd.DataFrame]
     status: str
     seconds: float
+    hooked: bool = False
 
     def save(self, store: records.Store, *, replace: bool = False) -> records.Record:
-        """Put the run into a store (see `Store.put`)."""
+        """Put the run into a store (see `Store.put`).
+
+        Raises:
+            ValueError: a hook acted, so the configuration alone does not say what was run.
+        """
+        if self.hooked:
+            raise ValueError(
+                "a run with a penalty or projection of your own is not stored: it would be found "
+                "under a configuration that does not name them; save model.state_dict() instead"
+            )
         meta = {
             "status": self.status,
             "seconds": round(self.seconds, 3),
@@ -67,8 +78,8 @@ def train(
     called at every step.
 
     On a CPU the result is a function of the configuration: one thread, one generator for each
-    purpose, and nothing from outside. A loss that is no longer finite ends the run at that epoch;
-    its status names the step.
+    purpose, and nothing from outside. A loss or weight that is no longer finite ends the run at
+    that epoch; its status names the step.
 
     Arguments:
         config: the run.
@@ -95,7 +106,8 @@ def train(
             if not trainer.epoch(epoch):
                 break
     seconds = time.perf_counter() - started
-    return Run(config, task.form, model.eval(), log.tables(), log.status, seconds)
+    hooked = penalty is not None or projection is not None
+    return Run(config, task.form, model.eval(), log.tables(), log.status, seconds, hooked)
 
 
 class _Trainer:
@@ -121,7 +133,8 @@ class _Trainer:
             loss, hit = self.step(chosen, step / len(batches))
             losses.append(loss)
             hits.append(hit)
-        finite = torch.stack(losses).isfinite()
+        weights = torch.stack([p.detach().isfinite().all() for p in self.model.parameters()])
+        finite = torch.stack([*(loss.isfinite() for loss in losses), weights.all()])
         if not finite.all():
             self.log.status = f"diverged at step {first + int((~finite).nonzero()[0])}"
             return False
@@ -164,6 +177,7 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
+    """One thread for the whole process: run side by side in processes, not in threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -103,7 +103,7 @@ def _convert(name: str, text: str, hint: Any) -> Any:
         if hint is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         return float(Fraction(text)) if hint is float else hint(text)
-    except (ValueError, KeyError, ZeroDivisionError):
+    except (ValueError, KeyError, ZeroDivisionError, OverflowError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number or fraction"}
         message = f"{name} is {text!r}; it must be {wanted.get(hint, hint)}"
         raise ValueError(message) from None

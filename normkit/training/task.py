@@ -124,7 +124,7 @@ def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:
 def build_model(config: TrainConfig, form: Form) -> nn.Module:
     """The configured network for images of a form, its weights drawn from the run's seed."""
     channels, *size = form.input_size
-    with _SEEDING, torch.random.fork_rng():
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build(
             config.model,

@@ -49,9 +49,10 @@ def execute(
         job |= {"copy": str(scratch / "copy.ipynb"), "scratch": s}
         job |= {"parameters": parameters, "limit": limit}
         private = {"IPYTHONDIR": str(scratch / "ipython"), "TMPDIR": s}
+        private |= {"NORMKIT_PROGRESS": str(scratch / "progress")}
         private |= {"JUPYTER_PREFER_ENV_PATH": "1"}  # this Python's kernel, not the user's own
         with _child(job, environment | private) as child:
-            event = _follow(child, list(notebook.code), tick)
+            event = _follow(child, list(notebook.code), scratch / "progress", tick)
         if (scratch / "copy.ipynb").is_file():
             replace(copy, (scratch / "copy.ipynb").read_bytes())
         if event is None:
@@ -91,7 +92,9 @@ def _child(job: dict[str, Any], environment: dict[str, str]) -> Iterator[subproc
         child.stdout.close()
 
 
-def _follow(child: subprocess.Popen, cells: list[str], tick: Callable[[str], None]):
+def _follow(
+    child: subprocess.Popen, cells: list[str], progress: Path, tick: Callable[[str], None]
+) -> dict[str, Any] | None:
     """The event that ends a run; None if the process ended without one."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -104,12 +107,14 @@ def _follow(child: subprocess.Popen, cells: list[str], tick: Callable[[str], Non
     listener.start()
     what, event = "starting", {}
     while "error" not in event:
-        tick(what)
+        trained = progress.read_text() if progress.is_file() else ""
+        tick(f"{what}: {trained}" if trained else what)
         with contextlib.suppress(queue.Empty):
             line = lines.get(timeout=1)
             if line is None:
                 return None
             event = json.loads(line)
+            progress.unlink(missing_ok=True)
             number = cells.index(event["cell"]) + 1 if event.get("cell") in cells else 1
             what = f"cell {number}/{len(cells)} {event.get('cell', '')}"
     child.wait(60)

@@ -1,0 +1,119 @@
+"""`evaluate`: clean and robust accuracy of a network; `layers`: the norms of its layers."""
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import binomtest
+from torch import Tensor
+from tqdm import tqdm
+
+from normkit import attacks, data, norms, training
+
+from . import plain, table
+from .networks import Network, load
+
+__all__ = ["evaluate", "layers"]
+
+# What each attack takes, with the defaults; the step size defaults to 2.5 epsilon / steps.
+ATTACKS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "fgsm": {"epsilon": 8 / 255},
+    "pgd": {"epsilon": 8 / 255, "steps": 20, "step_size": None, "norm": "linf", "restarts": 1},
+}
+
+
+def evaluate(chosen: argparse.Namespace) -> int:
+    """Print the accuracy of a record or a checkpoint on test images, clean and attacked."""
+    chosen_attacks = _attacks(chosen)
+    device = training.resolve_device(chosen.device)
+    size = training.dataset(chosen.dataset).input_size if chosen.dataset else None
+    network = load(chosen, size, "--dataset NAME")
+    name = chosen.dataset or network.dataset
+    images, labels = _images(network, name, chosen.images)
+    total = len(training.dataset(name).test_labels)
+    if network.dataset is None and not chosen.mean:
+        print("no --mean and --std: the net gets images in [0, 1] as they are", file=sys.stderr)
+    print(f"{network.name}: {len(images)} of the {total} test images of {name}, on {device}")
+    measured = network.model.to(device), images.to(device), labels.to(device)
+    rows = [_row(title, attack, *measured) for title, attack in chosen_attacks.items()]
+    print(table(["attack", "accuracy", "95 % interval", "n", "seconds"], rows))
+    return 0
+
+
+def _attacks(chosen: argparse.Namespace) -> dict[str, Callable | None]:
+    """No attack, and the chosen one by its settings; an option that it lacks is refused."""
+    asked = vars(chosen)
+    given = {name: asked[name] for name in ATTACKS["pgd"] if asked[name] is not None}
+    for name in given.keys() - ATTACKS[chosen.attack].keys():
+        option = name.replace("_", "-")
+        raise ValueError(f"--{option} must be left out: --attack {chosen.attack} has none")
+    settings = ATTACKS[chosen.attack] | given
+    if chosen.attack == "none":
+        return {"none": None}
+    if chosen.attack == "fgsm":
+        attack = functools.partial(attacks.fgsm, **settings)
+    else:
+        if settings["step_size"] is None:
+            settings["step_size"] = 2.5 * settings["epsilon"] / settings["steps"]
+        starts = training.generator(chosen.seed, "evaluation")
+        attack = functools.partial(attacks.pgd, generator=starts, **settings)
+    shown = (f"{name.replace('_', ' ')} {plain(value)}" for name, value in settings.items())
+    return {"none": None, f"{chosen.attack} ({', '.join(shown)})": attack}
+
+
+def _images(network: Network, name: str, wanted: int | None) -> tuple[Tensor, Tensor]:
+    """The first test images at the network's size, in [0, 1]; checked against the network."""
+    source, (channels, *size) = training.dataset(name), network.input_size
+    images, labels = source.test_images, source.test_labels
+    if wanted is not None and wanted > len(images):
+        raise ValueError(f"--images is {wanted}; {name} has {len(images)} test images")
+    if channels != images.shape[1] or network.num_classes < source.num_classes:
+        raise ValueError(
+            f"{network.name} is for {channels} channels and {network.num_classes} classes; {name} "
+            f"has {images.shape[1]} and {source.num_classes}"
+        )
+    return data.to_float(data.resize(images[:wanted], tuple(size))), labels[:wanted]
+
+
+def _row(title: str, attack: Callable | None, model, images: Tensor, labels: Tensor) -> list[str]:
+    """The accuracy under an attack, and how well it is known."""
+    started, hits, n = time.perf_counter(), 0, len(labels)
+    batches = list(zip(images.split(500), labels.split(500), strict=True))
+    for batch, truth in tqdm(batches, desc=title, unit="batch", leave=False, disable=None):
+        hits += round(attacks.robust_accuracy(model, batch, truth, attack) * len(truth))
+    low, high = binomtest(hits, n).proportion_ci(method="wilson")
+    seconds = f"{time.perf_counter() - started:.1f}"
+    return [title, f"{hits / n:.4f}", f"{low:.4f} .. {high:.4f}", str(n), seconds]
+
+
+def layers(chosen: argparse.Namespace) -> int:
+    """Print the norms of the layers of a record, a checkpoint or a net of torchvision."""
+    if chosen.csv and not Path(chosen.csv).absolute().parent.is_dir():
+        raise ValueError(f"--csv {chosen.csv}: there is no folder {Path(chosen.csv).parent}")
+    network = load(chosen, chosen.input, "--input C,H,W")
+    size = chosen.input or network.input_size
+    found = norms.layer_table(network.model, size, norms=chosen.norms, boundary=chosen.boundary)
+    print(f"{network.name}, input {'x'.join(map(str, size))}, boundary {chosen.boundary}")
+    print(_wide(found))
+    if chosen.csv:
+        found.to_csv(chosen.csv, index=False)
+        print(f"{len(found)} rows in {chosen.csv}")
+    return 0
+
+
+def _wide(found: pd.DataFrame) -> str:
+    """A layer table with one row a layer and one column a norm, and what failed below it."""
+    ends = zip(found.lower.map("{:.4g}".format), found.upper.map("{:.4g}".format))
+    cells = [low if low == high else f"{low}..{high}" for low, high in ends]
+    found = found.assign(cell=cells).replace({"cell": {"nan": "-"}})
+    layers = found.groupby(["layer", "kind"], sort=False)
+    rows = [[*name, *part.cell, f"{part.seconds.sum():.2f}"] for name, part in layers]
+    failed = found[found.status != "ok"].groupby(["layer", "status"], sort=False)
+    lines = [f"{layer} ({', '.join(part.norm)}): {status}" for (layer, status), part in failed]
+    return "\n".join([table(["layer", "kind", *found.norm.unique(), "seconds"], rows), *lines])
