@@ -25,6 +25,8 @@ seeds = [0, 1]
 radius = 8 / 255
 device = "auto"
 label = "a"
+epochs: int | None = None
+places: list[int] | None = None
 """
 DRAW = """import os
 from pathlib import Path
@@ -94,7 +96,7 @@ def done(project, name="alpha", **changes):
     (figures / "x.png").write_bytes(b"picture")
     saved = state.inputs(task.notebook, task.parameters)
     saved |= {"state": "done", "data": {}, "figures": state.outputs(figures)} | changes
-    state.replace(folders.kept("smoke") / f"{task.notebook.name}.json", saved)
+    state.write(folders.kept("smoke") / f"{task.notebook.name}.json", saved)
     return folders.kept("smoke") / f"{task.notebook.name}.json"
 
 
@@ -116,6 +118,8 @@ BAD = {
     "type item": (["--set", "alpha.seeds=['a']"], ["alpha.seeds", "[0, 1]"]),
     "type float": (["--set", "alpha.radius=wide"], ["alpha.radius", "float", "'wide'"]),
     "type bool": (["--set", "norm_decay.n=True"], ["norm_decay.n", "int", "'True'"]),
+    "declared type": (["--set", "alpha.epochs=abc"], ["alpha.epochs", "int or None", "'abc'"]),
+    "declared list": (["--set", "alpha.places=3"], ["alpha.places", "list[int] or None", "'3'"]),
     "profile by set": (["--set", "alpha.profile=smoke"], ["--profile"]),
     "jobs": (["--jobs", "0"], ["--jobs", "0", "1 or more"]),
     "device": (["--device", "cud"], ["'cud'", "'cuda'"]),
@@ -140,9 +144,11 @@ def test_a_notebook_is_found_by_name_by_topic_and_by_claim(project):
 
 
 def test_values_take_the_type_of_the_default(project):
-    words = ["alpha.radius=1", "alpha.label=7", "alpha.seeds=[]"]
+    words = ["alpha.radius=1", "alpha.label=7", "alpha.seeds=[]", "alpha.epochs=3"]
+    words += ["alpha.places=[2]"]
     [task] = workbook.plan(workbook.Folders(), "smoke", only=["alpha"], settings=words)
-    assert task.parameters == {"profile": "smoke", "radius": 1.0, "label": "7", "seeds": []}
+    given = {"radius": 1.0, "label": "7", "seeds": [], "epochs": 3, "places": [2]}
+    assert task.parameters == {"profile": "smoke"} | given
     assert isinstance(task.parameters["radius"], float)
 
 

@@ -1,12 +1,12 @@
 """The verdicts on all claims, as the tables that a profile's figures stand beside."""
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+
+from normkit.records import replace
 
 from .verdicts import Claim, Part, Verdict
 
@@ -36,7 +36,7 @@ def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[C
         if path.is_file():
             before = pd.read_csv(path)
             rows = pd.concat([before[~before.id.isin(rows.id)], rows])
-        _replace(path, rows.sort_values("id", kind="stable").to_csv(index=False))
+        replace(path, rows.sort_values("id", kind="stable").to_csv(index=False))
     return _summarize(folder, catalogue)
 
 
@@ -61,7 +61,8 @@ def _summarize(folder: Path, catalogue: Sequence[Claim]) -> Path:
     judged: dict[str, Verdict] = {}
     claims = {claim.id: claim for claim in catalogue}
     for path in sorted(folder.glob("*/verdicts.csv")):
-        for name, rows in pd.read_csv(path, keep_default_na=True).groupby("id", sort=False):
+        table = pd.read_csv(path)
+        for name, rows in table[table.id.isin(claims)].groupby("id", sort=False):
             fields = [field.name for field in dataclasses.fields(Part)]
             columns = rows.rename(columns={"part": "name"})[fields]
             parts = tuple(Part(*row) for row in columns.itertuples(index=False))
@@ -70,8 +71,8 @@ def _summarize(folder: Path, catalogue: Sequence[Claim]) -> Path:
             judged[name] = Verdict(claims[name], parts, head.profile, evidence)
     found = [judged.get(claim.id, Verdict(claim, (), folder.name, "")) for claim in catalogue]
     table = pd.DataFrame([_summary_row(v) for v in found], columns=COLUMNS)
-    _replace(folder / "claims.md", _markdown(found, folder.name))
-    _replace(folder / "claims.csv", table.to_csv(index=False))
+    replace(folder / "claims.md", _markdown(found, folder.name))
+    replace(folder / "claims.csv", table.to_csv(index=False))
     return folder / "claims.csv"
 
 
@@ -92,6 +93,7 @@ def _parts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "low": _round(part.low),
             "high": _round(part.high),
             "n": part.n,
+            "slack": _round(part.slack),
             "profile": v.profile,
             "evidence": v.evidence,
         }
@@ -122,12 +124,3 @@ def _markdown(verdicts: Sequence[Verdict], profile: str) -> str:
 
 def _round(value: float) -> float:
     return float(f"{value:.6g}")
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    with open(handle, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-    os.chmod(scratch, 0o644)
-    os.replace(scratch, path)

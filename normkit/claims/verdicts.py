@@ -31,7 +31,11 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One judged comparison: its effect, 95 % interval and number of repetitions."""
+    """One judged comparison: its effect, 95 % interval and number of repetitions.
+
+    `slack` says how far the evidence lies on the claimed side, in half-widths of the interval;
+    the part with the least decides.
+    """
 
     name: str
     verdict: str
@@ -39,13 +43,7 @@ class Part:
     low: float = math.nan
     high: float = math.nan
     n: int = 0
-
-    @property
-    def slack(self) -> float:
-        """How far the interval lies on the claimed side, in half-widths; the weakest decides."""
-        if not self.n:
-            return -math.inf
-        return self.effect / max((self.high - self.low) / 2, 1e-12 * max(abs(self.effect), 1))
+    slack: float = -math.inf
 
     @property
     def cells(self) -> list[str]:
@@ -127,7 +125,7 @@ def above(name: str, values: Sequence[float], margin: float = 0.0) -> Part:
         verdict = "reproduced"
     else:
         verdict = "contradicted" if high < 0 else "not separable"
-    return Part(name, verdict, effect, low, high, len(kept))
+    return Part(name, verdict, effect, low, high, len(kept), _slack(effect, half))
 
 
 def below(name: str, values: Sequence[float], margin: float = 0.0) -> Part:
@@ -148,21 +146,28 @@ def flat(name: str, values: Sequence[float], margin: float) -> Part:
     inside = -margin < part.low and part.high < margin
     outside = part.low > margin or part.high < -margin
     verdict = "reproduced" if inside else "contradicted" if outside else "not separable"
-    return dataclasses.replace(part, verdict=verdict)
+    slack = _slack(margin - abs(part.effect), part.high - part.effect)
+    return dataclasses.replace(part, verdict=verdict, slack=slack)
 
 
 def exact(name: str, errors: Sequence[float], tolerance: float) -> Part:
-    """Judge an identity: every error at most `tolerance`; effect is the worst, n the cases."""
-    worst = max(map(abs, errors), default=math.nan)
-    if math.isnan(worst):
+    """Judge an identity: no error above `tolerance`; the effect is the worst, n the cases."""
+    if not len(errors):
         return Part(name, "not run")
+    worst = float(np.max(np.abs(errors)))  # a NaN stays one, and fails
     verdict = "reproduced" if worst <= tolerance else "contradicted"
-    return Part(name, verdict, worst, 0.0, worst, len(errors))
+    return Part(
+        name, verdict, worst, 0.0, worst, len(errors), _slack(tolerance - worst, tolerance)
+    )
 
 
 def combine(claim: Claim, parts: Iterable[Part], *, profile: str, evidence: str = "") -> Verdict:
     """The verdict on a claim from all of its parts."""
     return Verdict(claim, tuple(parts), profile, evidence)
+
+
+def _slack(distance: float, half: float) -> float:
+    return distance / max(half, 1e-12) if math.isfinite(half) else -math.inf
 
 
 def _half_width(values: np.ndarray) -> float:

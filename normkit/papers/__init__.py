@@ -2,7 +2,7 @@
 
 from . import beyond_batchnorm, convnorm, enorm, norm_decay
 from .describe import describe, diverged
-from .profiles import PROFILES
+from .profiles import PROFILES, label
 
 __all__ = [
     "CLAIMS",
@@ -12,6 +12,7 @@ __all__ = [
     "describe",
     "diverged",
     "enorm",
+    "label",
     "norm_decay",
 ]
 

@@ -9,26 +9,31 @@ __all__ = ["describe", "diverged"]
 
 
 def describe(configs: Sequence[TrainConfig]) -> str:
-    """Images, training and seeds of a set of runs that share them, in one line.
+    """Images, networks, training, attack and seeds of a set of runs, in one line.
 
     Example:
-        >>> describe([TrainConfig(epochs=5, seed=seed) for seed in (0, 1, 2)])
-        'digits at 8x8, 1,500 images; batch 128, lr 0.1, weight decay 0.0005, 5 epochs; 3 seeds'
+        >>> print(describe([TrainConfig(epochs=5, seed=seed) for seed in (0, 1, 2)]))
+        digits 8x8, 1,500 training images; resnet8 of width 8; 5 epochs (last one shown), one_cycle
+        lr 0.1, batch 128, weight decay 0.0005; 3 seeds
     """
     first = configs[0]
     images = dataset(first.dataset).train_images
     size = first.image_size or images.shape[-1]
-    seeds = len({config.seed for config in configs})
-    words = f"{first.dataset} at {size}x{size}, "
+    nets = dict.fromkeys(f"{config.model} of width {config.width}" for config in configs)
+    words = [f"{first.dataset} {size}x{size}", ", ".join(nets)]
     if first.epochs:
-        words += f"{first.subset or len(images):,} images; batch {first.batch_size}, lr "
-        words += f"{first.lr:g}, weight decay {first.weight_decay:g}, {first.epochs} epochs"
+        words[0] += f", {first.subset or len(images):,} training images"
+        words += [f"{first.epochs} epochs (last one shown), {first.schedule} lr {first.lr:g}, "]
+        words[-1] += f"batch {first.batch_size}, weight decay {first.weight_decay:g}"
     else:
-        words += f"{first.probe_images} images; at initialization"
-    if first.evaluation.epsilon:
-        attack = first.evaluation
-        words += f"; robust: PGD-{attack.steps} at {attack.epsilon:.3g}"
-    return f"{words}; {seeds} seed{'s' if seeds != 1 else ''}"
+        words += [f"at initialization, {first.probe_images} images"]
+    if attack := first.evaluation.epsilon:
+        count = (
+            "all" if first.evaluation.images is None else f"the first {first.evaluation.images:,}"
+        )
+        words += [f"robust: PGD-{first.evaluation.steps} at {attack:.3g} on {count} test images"]
+    seeds = len({config.seed for config in configs})
+    return "; ".join([*words, f"{seeds} seed{'s' if seeds != 1 else ''}"])
 
 
 def diverged(records: Sequence[Record]) -> str:

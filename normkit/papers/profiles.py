@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-__all__ = ["PROFILES", "choose"]
+__all__ = ["PROFILES", "choose", "label"]
 
 PROFILES = ("smoke", "quick", "cifar10", "paper")
 
@@ -31,4 +31,17 @@ def choose(settings: Mapping[str, Setting], profile: str, **overrides: Any) -> S
         raise ValueError(f"profile {profile!r} is not known; nearest: {near!r}; accepted: {names}")
     given = {name: value for name, value in overrides.items() if value is not None}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    if "seeds" in given and (not given["seeds"] or len(set(given["seeds"])) < len(given["seeds"])):
+        raise ValueError(f"seeds are {list(given['seeds'])}; give at least one, none twice")
     return dataclasses.replace(settings[profile], **given)
+
+
+def label(profile: str, **overrides: Any) -> str:
+    """The profile's name, and what was changed in it, for the scoreboard.
+
+    Example:
+        >>> label("quick", seeds=None, epochs=3), label("quick", seeds=None)
+        ('quick, epochs=3', 'quick')
+    """
+    changed = [f"{name}={value}" for name, value in overrides.items() if value is not None]
+    return ", ".join([profile, *changed])

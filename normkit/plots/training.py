@@ -115,7 +115,7 @@ def speed(table: pd.DataFrame, *, note: str = "") -> Picture:
 
     Arguments:
         table: columns method, seed, cosine, and speed (mean training accuracy over the epochs,
-            in [0, 1]).
+            in [0, 1]); where it has a column status, those that are not "ok" are counted.
         note: a short grey line at the bottom.
 
     Raises:
@@ -143,5 +143,6 @@ def speed(table: pd.DataFrame, *, note: str = "") -> Picture:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     keys(figure, methods_of(table), rows=2)
     seeds = count([len(found)], "seed")
-    said = f"A mark is a run, {seeds}; the correlation is their mean."
+    lost = int((table["status"] != "ok").sum()) if "status" in table else 0
+    said = f"A mark is a run, {seeds}; the correlation is their mean. Diverged: {lost}."
     return finish(figure, said, note)

@@ -1,7 +1,7 @@
 """The store of runs: found by configuration, written atomically, verified when read."""
 
 from .code import code_hashes
-from .files import StoreError, digest
+from .files import StoreError, digest, replace
 from .places import default_root, figures_root, project_root
 from .store import Record, Store
 
@@ -14,4 +14,5 @@ __all__ = [
     "digest",
     "figures_root",
     "project_root",
+    "replace",
 ]

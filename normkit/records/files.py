@@ -13,7 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MANIFEST", "StoreError", "digest", "publish", "read_manifest", "reason", "write"]
+__all__ = [
+    "MANIFEST",
+    "StoreError",
+    "alive",
+    "digest",
+    "publish",
+    "read_manifest",
+    "reason",
+    "replace",
+    "write",
+]
 
 MANIFEST = "record.json"
 
@@ -61,14 +71,14 @@ def write(
     folder: Path, key: str, config: Any, tables: Mapping, weights: Any, meta: Mapping
 ) -> None:
     """Write every file of a record into `folder`, the manifest last."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     for name, table in tables.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
     if weights is not None:
         plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
         note = {"config": json.dumps(dataclasses.asdict(config)), "meta": json.dumps(dict(meta))}
-        save_file(plain, folder / "weights.safetensors", metadata=note)
+        (folder / "weights.safetensors").write_bytes(save(plain, metadata=note))
     manifest = {
         "key": key,
         "kind": type(config).__name__,
@@ -101,8 +111,30 @@ def _versions() -> dict[str, str]:
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
 
 
+def replace(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def reason(error: OSError) -> str:
     """An OSError as a clause that says what to do."""
-    if error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC or "No space left" in str(error):
         return "no room on the disk; free some space and start again, finished runs are kept"
     return f"{error.strerror or error} ({error.filename})"
+
+
+def alive(folder: Path) -> bool:
+    """Whether the process that a scratch folder is named after still runs."""
+    try:
+        os.kill(int(folder.name.split("-")[0]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass  # alive, and somebody else's
+    return True

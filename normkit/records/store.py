@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import MANIFEST, StoreError, digest, publish, read_manifest, reason, write
+from .files import MANIFEST, StoreError, alive, digest, publish, read_manifest, reason, write
 from .places import default_root
 
 __all__ = ["Record", "Store"]
@@ -200,7 +201,7 @@ class Store:
         Returns:
             the folders removed, or with `dry_run` those that would be.
         """
-        gone = [p for p in (self.root / UNFINISHED).glob("*-*") if not _alive(p)]
+        gone = [p for p in (self.root / UNFINISHED).glob("*-*") if not alive(p)]
         gone += (self.root / SET_ASIDE).glob("*")
         for key, status in self.verify().itertuples(index=False):
             if status != "ok" or (keep is not None and not keep(self.open(key))):
@@ -211,10 +212,14 @@ class Store:
 
     def why_missing(self, config: Any) -> str:
         """Why a configuration has no record: never run, or what changed since it was."""
-        before = sorted(self.root.glob(f"{_config_hash(config)}-*/{MANIFEST}"))
-        if not before:
+        older = self.root.glob(f"{_config_hash(config)}-*/{MANIFEST}")
+        before = max(older, key=lambda path: path.stat().st_mtime, default=None)
+        try:
+            old = json.loads(before.read_bytes())["depends"] if before else None
+        except (OSError, ValueError, KeyError, TypeError):
+            old = None
+        if old is None:
             return "not run yet"
-        old = json.loads(max(before, key=lambda p: p.stat().st_mtime).read_bytes())["depends"]
         new = config.dependencies()
         changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
         more = f" (+{len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -223,7 +228,7 @@ class Store:
     def _set_aside(self, key: str) -> Path:
         target = self.root / SET_ASIDE
         target.mkdir(exist_ok=True)
-        kept = target / f"{key}-{len(list(target.iterdir()))}"
+        kept = target / f"{key}-{time.time_ns()}"
         return (self.root / key).rename(kept)
 
 
@@ -238,13 +243,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, dict)
         flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return flat
-
-
-def _alive(folder: Path) -> bool:
-    try:
-        os.kill(int(folder.name.split("-")[0]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass  # alive, and somebody else's
-    return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .notebook import Notebook
-from .state import read, replace, syntax
+from .state import read, syntax, write
 
 __all__ = ["fingerprints", "used"]
 
@@ -53,7 +53,7 @@ def fingerprints(names: Iterable[str], cache: Path) -> dict[str, str | None]:
         entry = known.get(name)
         if entry is None or entry["stamp"] != _stamp(entry["place"]):
             entry = known[name] = _measure(name)
-            replace(cache, known)
+            write(cache, known)
         found[name] = entry["fingerprint"]
     return found
 

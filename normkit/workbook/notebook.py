@@ -13,10 +13,10 @@ __all__ = ["Notebook", "find", "literal", "nearest", "select", "settings"]
 
 @dataclass(frozen=True)
 class Notebook:
-    """One notebook file: its cells by id, in order, and its parameters with their defaults.
+    """One notebook file: its cells by id, in order, its parameters' defaults and their types.
 
     Example:
-        >>> Notebook(Path("notebooks/03_norm_decay.ipynb"), {}, {}, {}).topic
+        >>> Notebook(Path("notebooks/03_norm_decay.ipynb"), {}, {}, {}, {}).topic
         'norm_decay'
     """
 
@@ -24,6 +24,7 @@ class Notebook:
     code: dict[str, str]
     text: dict[str, str]
     defaults: dict[str, Any]
+    kinds: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ def select(notebooks: Sequence[Notebook], only: Iterable[str], claims: dict[str,
         ValueError: an unknown name (the nearest is given), or a claim without a notebook.
 
     Example:
-        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {})
+        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {}, {})
         >>> select([tour], ["tuor"], {})
         Traceback (most recent call last):
         ValueError: there is no notebook or claim 'tuor'; the nearest is 'tour'
@@ -82,13 +83,13 @@ def settings(notebooks: Sequence[Notebook], texts: Iterable[str]) -> dict[str, d
     """What `NOTEBOOK.parameter=value` asks for, checked: notebook's name -> parameters.
 
     A value is read as a Python literal (or a quotient of two numbers), else as a string; it must
-    have the type of the parameter's default.
+    have the type that the parameter is declared with, else that of its default.
 
     Raises:
         ValueError: another form, an unknown notebook or parameter, or another type.
 
     Example:
-        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {"profile": "quick", "radius": 0.1})
+        >>> tour = Notebook(Path("00_tour.ipynb"), {}, {}, {"radius": 0.1}, {"radius": "float"})
         >>> settings([tour], ["tour.radius=8/256"])
         {'00_tour': {'radius': 0.03125}}
     """
@@ -106,7 +107,7 @@ def settings(notebooks: Sequence[Notebook], texts: Iterable[str]) -> dict[str, d
             raise ValueError(_unknown(f"parameter of {book.name}", parameter, book.defaults))
         if parameter == "profile":
             raise ValueError(f"--set {text!r}: the profile is chosen with --profile")
-        checked = _checked(target, value, book.defaults[parameter])
+        checked = _checked(target, value, book.kinds[parameter], book.defaults[parameter])
         chosen.setdefault(book.name, {})[parameter] = checked
     return chosen
 
@@ -140,21 +141,33 @@ def _read(path: Path) -> Notebook:
     text = {key: source[key] for key, cell in cells.items() if cell["cell_type"] != "code"}
     tagged = [k for k in code if "parameters" in cells[k].get("metadata", {}).get("tags", [])]
     try:
-        defaults = _defaults(code[tagged[0]]) if tagged else {}
+        defaults, kinds = _assignments(code[tagged[0]]) if tagged else ({}, {})
     except (ValueError, SyntaxError) as error:
         raise ValueError(f"{path}: cell {tagged[0]} must assign literals: {error}") from None
     if "profile" not in defaults:
         raise ValueError(f"{path} has no parameter 'profile' in a cell tagged 'parameters'")
-    return Notebook(path, code, text, defaults)
+    return Notebook(path, code, text, defaults, kinds)
 
 
-def _defaults(source: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _assignments(source: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The names that a cell assigns literals to, and the types that they may have."""
+    values: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {t.id: _value(node.value) for t in targets if isinstance(t, ast.Name)}
-    return found
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            values |= dict.fromkeys(names, _value(node.value))
+            declared = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ""
+            kinds |= {name: declared or _kind(values[name]) for name in names}
+    return values, kinds
+
+
+def _kind(value: Any) -> str:
+    """The type of a default, as an annotation would say it; empty where it does not tell."""
+    if isinstance(value, list | tuple):
+        return f"list[{_kind(value[0])}]" if value else "list"
+    return "" if value is None else type(value).__name__
 
 
 def _value(node: ast.expr) -> Any:
@@ -163,24 +176,24 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _checked(target: str, text: str, default: Any) -> Any:
+def _checked(target: str, text: str, kind: str, default: Any) -> Any:
     value = literal(text)
-    if isinstance(default, str) and not isinstance(value, str):
+    choices = [choice.strip() for choice in kind.split("|") if choice.strip()]
+    if not any(_is(value, choice) for choice in choices) and "str" in choices:
         value = text
-    if not _alike(default, value):
-        kind = type(default).__name__
-        raise ValueError(f"{target} takes a {kind} such as {default!r}, not {text!r}")
-    return float(value) if isinstance(default, float) else value
+    if choices and not any(_is(value, choice) for choice in choices):
+        such = "" if default is None else f" such as {default!r}"
+        raise ValueError(f"{target} takes {' or '.join(choices)}{such}, not {text!r}")
+    return float(value) if "float" in choices and type(value) is int else value
 
 
-def _alike(default: Any, value: Any) -> bool:
-    if default is None:
+def _is(value: Any, kind: str) -> bool:
+    if kind.startswith("list"):
+        inner = kind[5:-1]
+        return isinstance(value, list | tuple) and all(not inner or _is(v, inner) for v in value)
+    if kind == "float" and type(value) is int:
         return True
-    if isinstance(default, list | tuple) and default:
-        return isinstance(value, list | tuple) and all(_alike(default[0], v) for v in value)
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is type(default)
+    return kind == ("None" if value is None else type(value).__name__)
 
 
 def _unknown(what: str, word: str, known: Iterable[str]) -> str:

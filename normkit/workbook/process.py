@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..records import replace
 from .notebook import Notebook
-from .state import replace
 
 __all__ = ["execute"]
 

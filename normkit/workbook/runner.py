@@ -184,7 +184,7 @@ def _run_one(
     book, kept = task.notebook, folders.kept(task.profile)
     path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
     inputs = state.inputs(book, task.parameters)
-    state.replace(path, {"state": "the last run did not finish"})
+    state.write(path, {"state": "the last run did not finish"})
     variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
     if jobs is not None:
         variables["NORMKIT_JOBS"] = str(jobs)
@@ -193,11 +193,11 @@ def _run_one(
     limit = LIMITS.get(task.profile)
     error = execute(book, task.parameters, copy, environment=variables, limit=limit, tick=tick)
     if error:
-        state.replace(path, {"state": f"the last run failed ({error})"})
+        state.write(path, {"state": f"the last run failed ({error})"})
         return f"{error}; executed notebook: {copy}"
     data = fingerprints(used(book, task.parameters), folders.runs / "workbook" / "data.json")
     figures = state.outputs(folders.figures / task.profile / book.topic)
-    state.replace(path, {"state": "done", **inputs, "data": data, "figures": figures})
+    state.write(path, {"state": "done", **inputs, "data": data, "figures": figures})
     return None
 
 

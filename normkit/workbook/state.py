@@ -3,17 +3,17 @@
 import ast
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..records import replace
 from .imports import ROOT, dependencies
 from .notebook import Notebook
 
-__all__ = ["inputs", "outputs", "read", "reasons", "replace", "syntax"]
+__all__ = ["inputs", "outputs", "read", "reasons", "syntax", "write"]
 
 LIBRARIES = ("matplotlib", "numpy", "torch")
 
@@ -80,16 +80,9 @@ def read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def replace(path: Path, content: bytes | dict[str, Any]) -> None:
-    """Write a file whole or not at all; a dictionary as JSON."""
-    data = content if isinstance(content, bytes) else json.dumps(content, indent=1).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(data)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Keep a state: all of it, or what was there before."""
+    replace(path, json.dumps(content, indent=1))
 
 
 def syntax(notebook: Notebook) -> ast.Module:

@@ -116,6 +116,8 @@ def adversarial_runs(
 ) -> list[TrainConfig]:
     """The configurations behind ln.density and ln.layers; None takes the profile's value.
 
+    An `epsilon` is the radius of training and evaluation alike; steps are scaled with it.
+
     Raises:
         ValueError: an unknown profile.
 
@@ -124,7 +126,7 @@ def adversarial_runs(
         >>> len(runs), {run.adversary.kind for run in runs} == {"none", "pgd", "trades", "alp"}
         (24, True)
     """
-    setting = choose(SETTINGS, profile, seeds=seeds, epsilon=epsilon)
+    setting = _chosen(profile, seeds, epsilon)
     radius = setting.attack_epsilon or setting.epsilon
     evaluation = Evaluation(
         epsilon=radius,
@@ -184,6 +186,14 @@ def accuracies(records: Sequence[Record]) -> pd.DataFrame:
             row["robust"] = last.robust_accuracy
         rows.append(row | {"status": record.status})
     return pd.DataFrame(rows)
+
+
+def _chosen(profile: str, seeds: Sequence[int] | None, epsilon: float | None) -> Adversaries:
+    setting = choose(SETTINGS, profile, seeds=seeds)
+    if epsilon is None:
+        return setting
+    step_size = setting.step_size * epsilon / setting.epsilon
+    return dataclasses.replace(setting, epsilon=epsilon, step_size=step_size, attack_epsilon=None)
 
 
 def _adversary(method: str, setting: Adversaries) -> Adversary:

@@ -87,6 +87,7 @@ def judge_layers(norms: pd.DataFrame, profile: str) -> Verdict:
     for norm in NORMS:
         table = _weights(norms)[_weights(norms).norm == norm]
         wide = table.pivot(index=["net", "seed", "layer"], columns="method", values="value")
+        wide = wide.reindex(columns=["plain", "pgd"])
         for net, rows in wide.groupby(level="net", sort=False):
             larger = (rows["pgd"] > rows["plain"]).where(
                 rows.notna()[["pgd", "plain"]].all(axis=1)
