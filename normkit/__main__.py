@@ -40,7 +40,6 @@ starts of seed 0 are those of training's own robust accuracy.  Code in a checkpo
 
 examples:
   python -m normkit evaluate 3f2a --attack pgd --epsilon 8/255 --steps 20 --seed 0
-  python -m normkit evaluate 3f2a --attack fgsm --epsilon 0.1 --images 100
   python -m normkit evaluate net.safetensors --dataset cifar10 --mean .49,.48,.45 --std .2,.2,.2"""
 
 LAYERS = """\
@@ -59,7 +58,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         if found := re.search(r"invalid choice: '(.+)' \(choose from (.+)\)", message):
-            message += f"; nearest: {nearest(found[1], re.findall(r'[^, ]+', found[2]))}"
+            known = found[2].replace("'", "").split(", ")
+            message += f"; nearest: {nearest(found[1], known)}"
         self.exit(2, f"normkit: {message}; see {self.prog} --help\n")
 
 
@@ -112,16 +112,14 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     option("--jobs", type=int, metavar="N", help="processes that train at a time")
     option("--device", help="auto, cpu or cuda")
     option("--force", action="store_true", help="run what is up to date, too")
-    option(
-        "--list", action="store_true", dest="list_only", help="only say what would run, and why"
-    )
+    option("--list", action="store_true", dest="list_only", help="say what would run, and why")
 
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     summary = "train one network and store the run"
     option = _add(commands, "train", "train:train", summary, TRAIN, store=True).add_argument
     option("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE")
-    option("--device", choices=DEVICES, help="short for --set device=...")
+    option("--device", choices=DEVICES, help="auto: cuda where there is one, else cpu")
     option("--force", action="store_true", help="train even if the store holds the run")
     option("--fields", action="store_true", help="list all that --set takes, with defaults")
 

@@ -15,12 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import binomtest
 
-from normkit import data, norms, training
+from normkit import data, models, norms, training
 from normkit.__main__ import main
-from normkit.commands.evaluate import wilson
-from normkit.commands.layers import wide
 from normkit.records import Store
 
 SHARED = os.environ.get("NORMKIT_SHARED")
@@ -88,7 +85,7 @@ def test_force_trains_again_and_finds_the_same(copy):
     before = only(copy).table("history").drop(columns="seconds")
     (only(copy).folder / "old").touch()
     status, out, err = run("train", "--force", "--store", str(copy.root), "--set", *SETTINGS)
-    assert status == 0 and "epoch 1/1" in err
+    assert status == 0 and "epoch 1 " in err
     assert not (only(copy).folder / "old").exists(), "the new record takes the old one's place"
     assert only(copy).table("history").drop(columns="seconds").equals(before)
     assert not list((copy.root / ".unfinished").iterdir())
@@ -148,10 +145,15 @@ def test_no_attack_finds_more_right_answers_than_there_are(store, words):
     assert robust <= clean
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 40), (13, 297), (9999, 10_000)])
-def test_the_interval_is_that_of_wilson(hits, n):
-    expected = binomtest(hits, n).proportion_ci(method="wilson")
-    assert wilson(hits, n) == pytest.approx(tuple(expected), abs=1e-12), (hits, n)
+@pytest.mark.parametrize("n", [1, 40, 297])
+def test_the_interval_is_that_of_wilson(store, n):
+    words = ("--attack", "none", "--images", str(n), "--store", str(store.root))
+    _, out, _ = run("evaluate", only(store).key, *words)
+    p, low, high = map(float, re.search(r"none +(\S+) +(\S+) \.\. (\S+)", out).groups())
+    p, z = round(p * n) / n, 1.959964
+    middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + (z / 2 / n) ** 2) ** 0.5
+    ends = [(middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)]
+    assert [low, high] == pytest.approx(ends, abs=1e-4), (p, n)
 
 
 class _Malicious:
@@ -194,11 +196,14 @@ def test_the_layer_table_is_that_of_the_library(store, tmp_path):
     assert shown == {layer: f"{value:.4g}" for layer, value in zip(l1.layer, l1.value)}
 
 
-def test_a_layer_that_cannot_be_measured_says_so_below_the_table():
-    model = torch.nn.Sequential(torch.nn.PReLU(3), torch.nn.Conv2d(3, 2, 1))
-    lines = wide(norms.layer_table(model, (3, 5, 4), norms=("l1", "linf"))).splitlines()
-    assert len(lines) == 4 and lines[1].split()[:4] == ["0", "other", "-", "-"]
-    assert lines[3].startswith("0 (l1, linf): ")
+def test_a_layer_that_cannot_be_measured_says_so_below_the_table(tmp_path):
+    run("train", "--store", str(tmp_path), "--set", *TINY, "normalization=group", "groups=2")
+    words = ("--norms", "l1,linf", "--store", str(tmp_path))
+    _, out, _ = run("layers", only(Store(tmp_path)).key, *words)
+    name = "stem.normalization"
+    rows = [line for line in out.splitlines() if line.startswith(name)]
+    assert rows[0].split()[:4] == [name, "other", "-", "-"]
+    assert rows[1].startswith(f"{name} (l1, linf): ")
 
 
 def test_a_name_of_torchvision_is_measured_with_random_weights(tmp_path):
@@ -224,17 +229,20 @@ def test_verify_and_prune_find_the_damaged_record(copy):
     status, out, _ = run("runs", "verify", "--store", str(copy.root))
     assert status == 1 and f"record {key}: file weights.safetensors differs" in out
     would = run("runs", "prune", "--dry-run", "--store", str(copy.root))[1]
-    assert copy.keys() == [key] and f"would remove {key} (damaged)" in would
+    assert copy.keys() == [key] and f"would remove {key} (damaged or left over)" in would
     done = run("runs", "prune", "--store", str(copy.root))[1]
     assert done == would.replace("would remove", "removed")
     assert copy.keys() == []
 
 
-def test_stale_is_what_other_code_has_made(copy):
-    class TrainConfig(training.TrainConfig):
-        def dependencies(self):
-            return {"normkit.training": "as it was"}
+class TrainConfig(training.TrainConfig):
+    """As code or data elsewhere has made it."""
 
+    def dependencies(self):
+        return {"normkit.training": "as it was"}
+
+
+def test_stale_is_what_other_code_has_made(copy):
     sound = only(copy)
     old = training.from_dict(dataclasses.asdict(training.from_settings(TINY)), TrainConfig)
     stale = copy.put(old, tables={}, meta={"status": "ok", "seconds": 1.0}).key
@@ -245,6 +253,47 @@ def test_stale_is_what_other_code_has_made(copy):
     assert len(copy.keys()) == 2, "it takes --stale to remove it"
     run("runs", "prune", "--stale", "--store", str(copy.root))
     assert copy.keys() == [sound.key]
+
+
+def test_a_record_outlives_its_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("NORMKIT_DATA", str(tmp_path / "empty"))
+    fields = dataclasses.asdict(training.from_settings([*TINY, "dataset=mnist"]))
+    config = training.from_dict(fields, TrainConfig)
+    form = training.Form((1, 28, 28), 10)
+    weights = training.build_model(config, form).state_dict()
+    store, meta = Store(tmp_path), {"status": "ok", "seconds": 1.0, "form": vars(form)}
+    key = store.put(config, tables={}, weights=weights, meta=meta).key
+    run("runs", "prune", "--stale", "--store", str(store.root))
+    assert store.keys() == [key]
+    for target in (key, str(tmp_path / key / "weights.safetensors")):
+        status, out, _ = run("layers", target, "--norms", "l1", "--store", str(store.root))
+        assert status == 0 and "input 1x28x28" in out, target
+
+
+def test_a_configuration_of_another_version_is_stale_and_listed(copy):
+    fields, bases = [("moment", int, 3)], (TrainConfig,)
+    Older = dataclasses.make_dataclass("TrainConfig", fields, bases=bases, frozen=True)
+    record = only(copy)
+    old = copy.put(Older(), tables={"history": record.table("history")}, meta=record.meta).key
+    assert old[:8] in run("runs", "list", "--store", str(copy.root))[1]
+    assert "1 of 2" in run("runs", "list", "--where", "width=4", "--store", str(copy.root))[1]
+    run("runs", "prune", "--stale", "--store", str(copy.root))
+    assert copy.keys() == [record.key]
+
+
+def test_a_run_that_was_only_initialized_has_no_network(tmp_path):
+    out = run("train", "--store", str(tmp_path), "--set", *TINY, "epochs=0")[1]
+    assert out.startswith("0 of 0 epochs, ok")
+    status, _, err = run("layers", only(Store(tmp_path)).key, "--store", str(tmp_path))
+    assert status == 2 and "kept no weights; it was only initialized" in err
+
+
+@pytest.mark.parametrize("options", [{"in_channels": 3}, {"in_channels": 1, "num_classes": 4}])
+def test_a_network_of_other_images_is_not_evaluated(tmp_path, options):
+    path = tmp_path / "net.pt"
+    torch.save(models.build("small_cnn", width=2, input_size=(8, 8), **options).state_dict(), path)
+    status, out, err = run("evaluate", str(path), "--dataset", "digits")
+    assert (status, out) == (2, "") and "digits has 1 and 10" in err
 
 
 def test_data_that_is_here_is_named_with_its_fingerprint(tmp_path):
@@ -260,31 +309,36 @@ def test_data_that_is_here_is_named_with_its_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("trian", "there is no command 'trian'; nearest: 'train'"),
+        ("trian", "; nearest: 'train'; see"),
         ("train --set epoch=3", "'epoch' is not known; nearest: 'epochs'"),
         ("train --set epochs", "no value; write it as field=value"),
         ("train --set epochs=many", "epochs is 'many'; it must be a whole number"),
         ("train --set model=resnet19", "nearest: 'resnet18'"),
         ("train --set subset=5000", "5000"),
-        ("train --set device=gpu", "accepted: auto, cpu, cuda"),
+        ("train --set device=gpu", "accepted: cpu, cuda"),
+        ("train --device gpu", "argument --device: invalid choice: 'gpu'"),
         ("train --set epochs=0 --store {file}/runs", "{file}/runs: Not a directory"),
-        ("evaluate 0 --epsilon -1", "is below 0"),
-        ("evaluate 0 --epsilon x/255", "'x/255' is not a number or fraction"),
-        ("evaluate 0 --attack pgb", "'pgb' is not known; nearest: 'pgd'"),
+        ("evaluate 0 --epsilon -1", "'-1' is no number or fraction >= 0"),
+        ("evaluate 0 --epsilon x/255", "'x/255' is no number or fraction"),
+        ("evaluate 0 --attack pgb", "; nearest: 'pgd'; see"),
         ("evaluate 0 --attack fgsm --steps 3", "--steps must be left out: --attack fgsm has none"),
         ("evaluate 0 --steps 0", "'0' is not a whole number above 0"),
         ("evaluate {key} --images 9999", "digits has 297 test images"),
         ("evaluate {key} --mean 0.5", "--mean must be left out"),
         ("evaluate {file}", "is refused: torch.load(weights_only=True)"),
         ("evaluate nothing", "'nothing' is no file and begins no key"),
-        ("layers resnet19", "no such classifier; the nearest name is 'resnet18'"),
-        ("layers resnet18", "resnet18 takes images of many sizes: give --input C,H,W"),
-        ("layers 0 --input 3x8x8", "such as 3,32,32"),
+        ("layers resnet19", "no classifier of torchvision and begins no key"),
+        ("layers resnet19", "; nearest: 'resnet18'"),
+        ("layers resnet18", "resnet18 does not say which images it is for: give --input C,H,W"),
+        ("layers 0 --input 3x8x8", "argument --input: '3x8x8' is not a whole number above 0"),
         ("layers {key} --input 3,8,8", "wants 1 input channels"),
         ("layers {key} --norms l3", "the nearest is 'l1'"),
         ("layers {key} --csv {file}/norms.csv", "there is no folder"),
-        ("runs list --where modle=mlp", "'modle' is in no record; nearest: 'model'"),
-        ("runs shuffle", "invalid choice: 'shuffle'"),
+        ("runs list --where modle=mlp", "'modle=mlp' is not FIELD=VALUE; nearest field: 'model'"),
+        ("runs list --where model", "'model' is not FIELD=VALUE"),
+        ("runs purge", "invalid choice: 'purge' (choose from"),
+        ("runs purge", "; nearest: 'prune'; see"),
+        ("data gte", "; nearest: 'get'; see"),
         ("data get cifr10", "nearest 'cifar10'"),
     ],
 )
@@ -292,7 +346,7 @@ def test_bad_input_costs_one_sentence(store, tmp_path, words, message):
     names = {"key": only(store).key, "file": tmp_path / "a_file"}
     names["file"].write_text("not a checkpoint")
     given = words.format(**names).split()
-    if given[0] not in ("data", "trian") and "--store" not in given:
+    if given[0] not in ("data", "trian") and given[-1] != "purge" and "--store" not in given:
         given += ["--store", str(store.root)]
     status, out, err = run(*given)
     assert (status, out) == (2, ""), err
@@ -312,7 +366,7 @@ def test_a_key_that_is_not_unique_is_refused_with_the_candidates(copy):
 def test_a_damaged_record_is_trained_again_and_said(copy):
     (only(copy).folder / "history.parquet").write_bytes(b"0")
     status, _, err = run("train", "--store", str(copy.root), "--set", *SETTINGS)
-    assert status == 0 and "set aside" in err.splitlines()[0] and "epoch 1/1" in err
+    assert status == 0 and "set aside" in err.splitlines()[0] and "epoch 1 " in err
     assert "ok" == only(copy).status
 
 
@@ -329,7 +383,7 @@ class _Interrupting(io.StringIO):
     """Presses Ctrl-C when the second epoch is reported."""
 
     def write(self, text: str) -> int:
-        if text.startswith("epoch 2/"):
+        if text.startswith("epoch 2 "):
             signal.raise_signal(signal.SIGINT)
         return super().write(text)
 
@@ -339,7 +393,7 @@ def test_an_interrupt_ends_quietly_and_stores_nothing(tmp_path):
     with contextlib.redirect_stderr(_Interrupting()) as err:
         assert main(words) == 130
     first, last = err.getvalue().splitlines()
-    assert first.startswith("epoch 1/5")
+    assert first.startswith("epoch 1 ")
     assert last == "normkit: stopped; finished runs are kept"
     assert Store(tmp_path).keys() == []
 

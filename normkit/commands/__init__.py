@@ -21,8 +21,7 @@ def number(text: str) -> float:
     except (ValueError, ZeroDivisionError, OverflowError):
         value = -1.0
     if value < 0:
-        message = f"{text!r} is not a number or fraction of at least 0, such as 8/255"
-        raise argparse.ArgumentTypeError(message)
+        raise argparse.ArgumentTypeError(f"{text!r} is no number or fraction >= 0, like 8/255")
     return value
 
 

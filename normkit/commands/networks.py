@@ -51,8 +51,8 @@ def load(chosen: argparse.Namespace, size: tuple[int, ...] | None, ask: str) -> 
                 raise ValueError(f"--{option} must be left out: {name} carries its configuration")
         config, form = note["config"], note["meta"]["form"]
         model, title = training.rebuild(config, form, weights), f"{config['model']} ({name})"
-        known = tuple(form["input_size"]), form["num_classes"], config["dataset"]
-        return Network(title, model, *known)
+        size = tuple(form["input_size"])
+        return Network(title, model, size, form["num_classes"], config["dataset"])
     if size is None:
         raise ValueError(f"{name} does not say which images it is for: give {ask}")
     return _random(name, size) if weights is None else _recognized(chosen, weights, size)
@@ -70,11 +70,12 @@ def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | 
         if not (weights := record.weights()):
             raise ValueError(f"record {record.key} kept no weights; it was only initialized")
         return f"record {record.key}", weights, {"config": record.config, "meta": record.meta}
-    known, more = store.keys(), " and no classifier of torchvision" if classifiers else ""
+    known, more = store.keys(), ""
     if classifiers:
         from torchvision import models as zoo
 
-        known += zoo.list_models(module=zoo)  # of the others some fetch weights unasked
+        known += zoo.list_models(module=zoo)  # of its other models some fetch weights unasked
+        more = " and no classifier of torchvision"
     if target in known:
         return target, None, None
     near = f"; nearest: {nearest(target, known)}" if known else ", which is empty"
@@ -83,8 +84,9 @@ def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | 
 
 def _read(path: Path) -> tuple[Weights, Note]:
     """The tensors of a file, and what a store noted with them; nothing in the file is run."""
+    safe = path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
+        if safe:
             with safe_open(path, framework="pt") as file:
                 weights = {name: file.get_tensor(name) for name in file.keys()}
                 texts = file.metadata() or {}
@@ -95,9 +97,7 @@ def _read(path: Path) -> tuple[Weights, Note]:
     except OSError:
         raise
     except Exception as error:  # the bytes may be anything, and so may the error
-        reader = (
-            "safetensors" if path.suffix == ".safetensors" else "torch.load(weights_only=True)"
-        )
+        reader = "safetensors" if safe else "torch.load(weights_only=True)"
         raise ValueError(
             f"{path} is refused: {reader} does not read it ({type(error).__name__}), and anything "
             "else could run code from it; save its state dict with safetensors.torch.save_file"
@@ -118,16 +118,14 @@ def _recognized(chosen: argparse.Namespace, weights: Weights, size: tuple[int, .
         model.load_state_dict(fit.state)
     except (ValueError, RuntimeError, IndexError) as error:
         raise ValueError(f"{chosen.target} is of no net that is known here: {error}") from error
-    size = (fit.options["in_channels"], *size[1:])
-    name = f"{fit.name} ({chosen.target})"
-    return Network(name, model.eval(), size, fit.options["num_classes"])
+    size, classes = (fit.options["in_channels"], *size[1:]), fit.options["num_classes"]
+    return Network(f"{fit.name} ({chosen.target})", model.eval(), size, classes)
 
 
 def _random(name: str, size: tuple[int, ...]) -> Network:
     from torchvision.models import get_model
 
-    ignored = warnings.catch_warnings(action="ignore", category=FutureWarning)
-    with torch.random.fork_rng(), ignored:
+    with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(0)
         model = get_model(name, weights=None).eval()
     title = f"{name} of torchvision, its weights random (seed 0, nothing was downloaded)"

@@ -24,11 +24,9 @@ def train(chosen: argparse.Namespace) -> int:
     if chosen.fields:
         print(_fields())
         return 0
-    settings = [*chosen.set, *([f"device={chosen.device}"] if chosen.device else [])]
-    for i, (field, _, value) in enumerate(setting.partition("=") for setting in settings):
-        if field == "device":
-            settings[i] = f"device={training.resolve_device(value)}"
-    config = training.from_settings(settings)
+    device = [f"device={training.resolve_device(chosen.device)}"] if chosen.device else []
+    config = training.from_settings([*chosen.set, *device])
+    training.resolve_device(config.device)  # refuses cuda where there is none
     store = Store(chosen.store)
     if not chosen.force and (held := _held(store, config)):
         print("the store holds this run already, so nothing was trained; --force trains again")

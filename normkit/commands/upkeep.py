@@ -39,12 +39,10 @@ def list_runs(chosen: argparse.Namespace) -> int:
     store = Store(chosen.store)
     found = store.verify()
     sound = [store.open(key) for key in found.key[found.status == "ok"]]
-    where = chosen.where
-    runs = [record for record in sound if _matches(record, where)] if where else sound
+    runs = [record for record in sound if not chosen.where or _matches(record, chosen.where)]
     short = next(n for n in range(8, 65) if len({key[:n] for key in found.key}) == len(found))
     rows = sorted((_row(record, short) for record in runs), key=lambda row: row[1:])
-    print(table(COLUMNS, rows))
-    print(f"{len(runs)} of {len(sound)} records in {store.root}")
+    print(table(COLUMNS, rows), f"{len(runs)} of {len(sound)} records in {store.root}", sep="\n")
     if len(sound) < len(found):
         print(f"{len(found) - len(sound)} more are damaged; `runs verify` says which")
     return 0
