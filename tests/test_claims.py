@@ -128,3 +128,33 @@ def test_writing_the_same_verdicts_again_changes_no_byte(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
     claims.write([verdict], tmp_path, CLAIMS)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+
+def test_a_part_that_is_barely_flat_decides_over_one_that_is_far_above():
+    far = claims.above("far", [1.0, 1.1, 0.9])
+    flat = claims.flat("well inside", [0.001, -0.001, 0.0], margin=1.0)
+    barely = claims.flat("barely", [0.85, 0.9, 0.8], margin=1.0)
+    assert {part.verdict for part in (far, flat, barely)} == {"reproduced"}
+    deciding = claims.combine(FIRST, [far, flat, barely], profile="quick").deciding
+    assert deciding.name == "barely"
+
+
+def test_an_error_that_is_no_number_is_never_an_identity():
+    assert claims.exact("equal", [0.0, math.nan, 1e-9], tolerance=1e-6).verdict == "contradicted"
+
+
+def test_a_claim_that_is_no_longer_listed_does_not_stop_the_scoreboard(tmp_path):
+    verdict = claims.combine(FIRST, [claims.above("a", [1, 2, 3])], profile="quick")
+    claims.write([verdict], tmp_path, CLAIMS)
+    table = pd.read_csv(claims.write([], tmp_path, CLAIMS[1:]))
+    assert FIRST.id not in set(table.id)
+
+
+def test_profiles_stand_side_by_side(tmp_path):
+    for profile, values in (("quick", [1, 2, 3]), ("cifar10", [-1, -1.2, -1.1])):
+        verdict = claims.combine(FIRST, [claims.above("a", values)], profile=profile)
+        claims.write([verdict], tmp_path / profile, CLAIMS)
+    table = claims.compare(tmp_path, [FIRST.id, SECOND.id])
+    assert table.loc[FIRST.id, "quick"].startswith("not separable, 2 [")
+    assert table.loc[FIRST.id, "cifar10"].startswith("contradicted, -1.1 [")
+    assert (table.loc[SECOND.id] == "not run").all()

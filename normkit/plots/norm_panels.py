@@ -125,4 +125,5 @@ def ratio_rows(axes: Axes, paired: pd.DataFrame, names: list[str], methods: list
 
 
 def _short(name: str) -> str:
+    name = name.removesuffix(".convolution").replace("convolution", "conv")
     return name if len(name) <= 20 else f"\N{HORIZONTAL ELLIPSIS}{name[-19:]}"
