@@ -213,3 +213,16 @@ def test_input_normalization_comes_first_and_leaves_the_state_dict_alone():
 def test_bad_input_is_refused_in_one_sentence(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, **options)
+
+
+def test_the_default_start_of_torch_can_be_had_in_every_net():
+    for name in models.NAMES:
+        torch.manual_seed(0)
+        net = models.build(name, width=4, normalization=nn.Identity, initialization="torch")
+        for layer in net.modules():
+            if type(layer) in (nn.Conv2d, nn.Linear):
+                bound = (layer.weight[0].numel()) ** -0.5  # torch: uniform in 1 / sqrt(fan_in)
+                largest = layer.weight.abs().max()
+                assert 0.5 * bound < largest <= bound, name
+    with pytest.raises(ValueError, match="initialization must be he or torch, not 'hee'"):
+        models.build("resnet8", initialization="hee")

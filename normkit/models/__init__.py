@@ -2,10 +2,11 @@
 
 from .checkpoints import Fit, fit_state_dict, from_state_dict
 from .parts import Normalize
-from .registry import NAMES, build
+from .registry import INITIALIZATIONS, NAMES, build
 from .resnets import PadShortcut, SkipInit
 
 __all__ = [
+    "INITIALIZATIONS",
     "NAMES",
     "Fit",
     "Normalize",

@@ -11,7 +11,9 @@ from .parts import Normalize, Plan
 from .resnets import SHORTCUTS, resnet
 from .stacks import cfg, mlp, small_cnn, uniform, vgg
 
-__all__ = ["NAMES", "build"]
+__all__ = ["INITIALIZATIONS", "NAMES", "build"]
+
+INITIALIZATIONS = ("he", "torch")
 
 
 class _Net(NamedTuple):
@@ -55,6 +57,7 @@ def build(
     convolution: Callable[..., nn.Module] = nn.Conv2d,
     shortcut: str = "conv1x1",
     skip_init: bool = False,
+    initialization: str = "he",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
@@ -63,8 +66,7 @@ def build(
     In plain words: every convolution and every hidden linear layer is followed by
     ``normalization`` and then by a ReLU that is a module of its own; ``nn.Identity`` leaves the
     normalization out. No convolution has a bias, with or without a normalization, except in
-    small_cnn. Plain layers that feed a ReLU start from He's normal weights, with fan_in, and
-    zero biases; the head starts from torch's. No map gets smaller than 2x2: a pool or a stride
+    small_cnn. No map gets smaller than 2x2: a pool or a stride
     that would do so is skipped. The submodules are called ``normalize``, ``layers`` or ``stem``
     and ``blocks``, ``pool``, ``flatten`` and ``head`` whatever the options.
 
@@ -86,6 +88,8 @@ def build(
         shortcut: of a residual net where the shape changes: a convolution followed by the
             normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels).
         skip_init: multiply each residual branch by a learnable number that starts at zero.
+        initialization: "he": plain layers that feed a ReLU start from He's normal weights, with
+            fan_in, and zero biases, the head from torch's; "torch": all from torch's default.
         mean: of each channel of the data, in [0, 1]; the first layer then subtracts it.
         std: of each channel of the data; the first layer then divides by it.
 
@@ -105,6 +109,7 @@ def build(
         ['normalize', 'stem', 'blocks', 'pool', 'flatten', 'head']
     """
     net = _find(name)
+    _check_initialization(initialization)
     _check_numbers(num_classes=num_classes, in_channels=in_channels, width=width, depth=depth)
     _check_input_size(name, net, input_size)
     _check_shortcut(name, net, shortcut, skip_init)
@@ -112,7 +117,11 @@ def build(
     _check_convolution(name, net, convolution)
     normalize = _input_normalization(mean, std, in_channels)
     sizes = (num_classes, in_channels, tuple(input_size), width or net.width, depth or net.depth)
-    return net.make(Plan(*sizes, normalization, convolution, shortcut, skip_init, normalize))
+    made = net.make(Plan(*sizes, normalization, convolution, shortcut, skip_init, normalize))
+    for layer in made.modules() if initialization == "torch" else ():
+        if type(layer) in (nn.Conv2d, nn.Linear):
+            layer.reset_parameters()
+    return made
 
 
 def _find(name: str) -> _Net:
@@ -123,6 +132,11 @@ def _find(name: str) -> _Net:
             f"{', '.join(NAMES)}"
         )
     return _NETS[name]
+
+
+def _check_initialization(initialization: str) -> None:
+    if initialization not in INITIALIZATIONS:
+        raise ValueError(f"initialization must be he or torch, not {initialization!r}")
 
 
 def _check_numbers(**numbers: int | None) -> None:

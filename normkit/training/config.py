@@ -97,6 +97,7 @@ class TrainConfig:
         depth: number of layers, for the nets that have a choice; None is their default.
         shortcut: of residual nets: conv1x1, conv3x3 or pad (option A).
         skip_init: a learned scale, zero at first, on every residual branch.
+        initialization: he (normal, fan_in) or torch (its default, about 2.4 times smaller).
         normalization: a key of `layers.NORMALIZATIONS`.
         groups: number of groups, for normalization "group".
         convolution: a key of `layers.CONVOLUTIONS`.
@@ -148,6 +149,7 @@ class TrainConfig:
     depth: int | None = None
     shortcut: str = "conv1x1"
     skip_init: bool = False
+    initialization: str = "he"
     normalization: str = "batch"
     groups: int | None = None
     convolution: str = "conv"
@@ -208,6 +210,7 @@ def _check_names(config: TrainConfig) -> None:
         "label_noise_kind": ("symmetric", "asymmetric"),
         "model": models.NAMES,
         "shortcut": SHORTCUTS,
+        "initialization": models.INITIALIZATIONS,
         "normalization": tuple(layers.NORMALIZATIONS),
         "convolution": tuple(layers.CONVOLUTIONS),
         "optimizer": OPTIMIZERS,

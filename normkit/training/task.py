@@ -137,6 +137,7 @@ def build_model(config: TrainConfig, form: Form) -> nn.Module:
             convolution=layers.convolution(config.convolution),
             shortcut=config.shortcut,
             skip_init=config.skip_init,
+            initialization=config.initialization,
             mean=form.mean,
             std=form.std,
         )

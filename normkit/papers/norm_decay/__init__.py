@@ -4,7 +4,15 @@ The authors compute the exact l1 and linf norms of layers, and find that network
 against an adversary have *larger* norms than plain ones while being far more robust.
 """
 
-from .runs import SETTINGS, Adversaries, accuracies, adversarial_runs, datasets, layer_norms
+from .runs import (
+    SETTINGS,
+    Adversaries,
+    accuracies,
+    adversarial_runs,
+    datasets,
+    layer_norms,
+    other_start,
+)
 from .verdicts import CLAIMS, judge_density, judge_layers
 
 __all__ = [
@@ -17,4 +25,5 @@ __all__ = [
     "judge_density",
     "judge_layers",
     "layer_norms",
+    "other_start",
 ]

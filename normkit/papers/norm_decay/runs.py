@@ -18,6 +18,7 @@ __all__ = [
     "adversarial_runs",
     "datasets",
     "layer_norms",
+    "other_start",
 ]
 
 NORMS = ("l1", "linf", "spectral")
@@ -54,14 +55,14 @@ class Adversaries:
 
 SETTINGS = {
     "smoke": Adversaries(
-        TrainConfig(epochs=1, subset=64),
+        TrainConfig(epochs=1, subset=64, initialization="torch"),
         nets=(("resnet8", 4), ("vgg11", 4)),
         seeds=(0,),
         attack_steps=2,
         attack_images=32,
     ),
     "quick": Adversaries(
-        TrainConfig(epochs=40),
+        TrainConfig(epochs=40, initialization="torch"),
         nets=(("resnet8", 8), ("vgg11", 8)),
     ),
     "cifar10": Adversaries(
@@ -69,19 +70,21 @@ SETTINGS = {
             dataset="cifar10",
             image_size=16,
             subset=2000,
+            initialization="torch",
             batch_size=64,
-            epochs=50,
+            epochs=30,
             weight_decay=0.0,
             augment="flip",
         ),
         nets=(("resnet8", 16), ("vgg11", 16)),
         epsilon=8 / 255,
         step_size=6 / 255,
-        attack_images=1000,
+        attack_images=500,
     ),
     "paper": Adversaries(
         TrainConfig(
             dataset="cifar10",
+            initialization="torch",
             epochs=120,
             lr=0.1,
             nesterov=False,
@@ -150,6 +153,15 @@ def adversarial_runs(
     ]
 
 
+def other_start(runs: Sequence[TrainConfig]) -> list[TrainConfig]:
+    """The plain and the PGD-AT runs of the first net, from He's initialization."""
+    return [
+        dataclasses.replace(run, initialization="he")
+        for run in runs
+        if run.model == runs[0].model and run.adversary.kind in ("none", "pgd")
+    ]
+
+
 def layer_norms(records: Sequence[Record]) -> pd.DataFrame:
     """Every layer's norms after the last epoch, one row per run, layer and norm.
 
@@ -205,4 +217,5 @@ def _adversary(method: str, setting: Adversaries) -> Adversary:
 def _labels(record: Record) -> dict:
     kind = record.config["adversary"]["kind"]
     method = "plain" if kind == "none" else kind
-    return {"net": record.config["model"], "method": method, "seed": record.config["seed"]}
+    he = ", He start" if record.config["initialization"] == "he" else ""
+    return {"net": record.config["model"] + he, "method": method, "seed": record.config["seed"]}
