@@ -14,7 +14,7 @@ def describe(configs: Sequence[TrainConfig]) -> str:
     Example:
         >>> print(describe([TrainConfig(epochs=5, seed=seed) for seed in (0, 1, 2)]))
         digits 8x8, 1,500 training images; resnet8 of width 8; 5 epochs (last one shown), one_cycle
-        lr 0.1, batch 128, weight decay 0.0005; he start; 3 seeds
+        lr 0.1, batch 128, weight decay 0.0005; He's initialization; 3 seeds
     """
     first = configs[0]
     images = dataset(first.dataset).train_images
@@ -25,8 +25,8 @@ def describe(configs: Sequence[TrainConfig]) -> str:
         words[0] += f", {first.subset or len(images):,} training images"
         words += [f"{first.epochs} epochs (last one shown), {first.schedule} lr {first.lr:g}, "]
         words[-1] += f"batch {first.batch_size}, weight decay {first.weight_decay:g}"
-        starts = sorted({f"{config.initialization} start" for config in configs})
-        words += [" and ".join(starts)]
+        names = {"he": "He's initialization", "torch": "torch's initialization"}
+        words += [" and ".join(sorted({names[config.initialization] for config in configs}))]
     else:
         words += [f"at initialization, {first.probe_images} images"]
     if attack := first.evaluation.epsilon:
