@@ -73,6 +73,7 @@ def test_a_title_comes_first_and_prose_has_no_gap_to_fill(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_a_notebook_runs_at_smoke_size(path, tmp_path):
     places = {"NORMKIT_FIGURES": str(tmp_path / "figures"), "NORMKIT_RUNS": str(tmp_path / "runs")}
+    places |= {"NORMKIT_JOBS": "1", "OMP_NUM_THREADS": "1"}  # a process takes longer to start
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"]
     command += [str(path), str(tmp_path / "out.ipynb"), "-p", "profile", "smoke"]
     done = subprocess.run(
