@@ -2,21 +2,24 @@
 
 __all__ = ["Bracket", "singular_values"]
 
-import itertools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .lanczos import dense_matrix, random_starts, ritz_vectors
+from .elimination import Gram, candidates
+from .hermitian import gram, indefinite, lanczos, random_rows
+from .lanczos import dense_matrix
 from .maps import LinearMap, in_float64
 from .rules import measured_map
+from .symbols import Symbol, half_grid, scaled_weight, symbol_of
 
 UNIT = 2.0**-53
-BLOCK = 2**21
 DENSE = 512
+TINY = 4
+STEPS = 32
+TRIES = 6
 
 
 class Bracket(NamedTuple):
@@ -31,166 +34,115 @@ class Bracket(NamedTuple):
     upper: float
 
 
-def float64_weight(linear: LinearMap, rigorous: bool = False) -> tuple[Tensor, float]:
-    """The weights in float64, scaled exactly to at most one, and the scale (a power of two).
-
-    Rigorous bounds need the CPU's way to sum.
-    """
-    weight = in_float64(linear, cpu=rigorous).weight
-    scale = math.ldexp(1.0, math.frexp(weight.abs().max().item())[1])
-    return weight / scale, scale
-
-
-def _polyphase(linear: LinearMap, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Taps (P, groups, outputs, inputs x phases) and their positions (P, axes) at stride one.
-
-    The pixels between two outputs become channels of their own, so that a strided convolution
-    is an unstrided one on the coarser grid.
-    """
-    if not linear.axes:
-        return weight[None], torch.zeros(1, 0, dtype=torch.int64)
-    lines = [range(0, axis.taps * axis.dilation, axis.dilation) for axis in linear.axes]
-    places = torch.tensor(list(itertools.product(*lines)), dtype=torch.int64)
-    strides = torch.tensor([axis.stride for axis in linear.axes], dtype=torch.int64)
-    radix = [math.prod(strides.tolist()[:dim]) for dim in range(len(strides))]
-    phase = (places % strides * torch.tensor(radix, dtype=torch.int64)).sum(1)
-    coarse, index = (places // strides).unique(dim=0, return_inverse=True)
-    groups, outputs, inputs = weight.shape[:3]
-    shape = (len(coarse), groups, outputs, int(strides.prod()), inputs)
-    taps = weight.new_zeros(shape)
-    taps[index, :, :, phase] = weight.flatten(3).movedim(-1, 0)
-    return taps.flatten(3), coarse
-
-
-def _half_grid(grid: list[int]) -> tuple[Tensor, Tensor]:
-    """One frequency of each conjugate pair, and every frequency's place among them."""
-    shape = torch.tensor(grid, dtype=torch.int64)
-    every = torch.tensor(list(itertools.product(*map(range, grid))), dtype=torch.int64)
-    radix = [math.prod(grid[dim + 1 :]) for dim in range(len(grid))]
-    radix = torch.tensor(radix, dtype=torch.int64)
-    own, mirror = (every * radix).sum(1), (-every % shape * radix).sum(1)
-    kept, place = torch.minimum(own, mirror).unique(return_inverse=True)
-    return every[kept], place
-
-
-def _symbols(taps: Tensor, coarse: Tensor, grid: list[int], frequencies: Tensor) -> Iterator:
-    """Blocks (frequencies, groups, outputs, inputs) of `sum_t taps[t] exp(-2 pi i f t / grid)`."""
-    if len(taps) == 1:
-        yield taps
-        return
-    common = math.lcm(*grid)
-    turns = frequencies * torch.tensor([common // n for n in grid]) @ coarse.mT % common
-    angles = turns.to(taps) * (2 * math.pi / common)
-    flat = taps.flatten(1)
-    for part in angles.split(max(1, BLOCK // flat.shape[1])):
-        parts = torch.complex(part.cos() @ flat, -part.sin() @ flat)
-        yield parts.unflatten(1, taps.shape[1:])
-
-
-def _estimate(gram: Tensor, steps: int = 6) -> Tensor:
-    """Rayleigh quotients after a few steps of the power method: guesses, from below."""
-    vectors = random_starts(gram.shape[1], gram)[:1].mT.expand(len(gram), -1, 1)
-    for _ in range(steps):
-        lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        vectors = gram @ (vectors / lengths.clamp(min=1e-300))
-    return torch.linalg.vector_norm(vectors, dim=1)[:, 0]
-
-
 def stretches(vectors: Tensor, images: Tensor) -> Tensor:
     """|A x| / |x| for each row x and its image; 0 for a row of zeros."""
     lengths = torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-300)
     return torch.linalg.vector_norm(images, dim=1) / lengths
 
 
-def _top(matrix: Tensor, gram: Tensor, rtol: float, dense: bool) -> float:
-    """Squared length of a unit vector times the matrix, its top left singular vector to rtol."""
-    if dense:
-        vectors = torch.linalg.eigh(gram)[1][:, -1:].mT
-    else:
-        start = random_starts(len(gram), gram)
-        vectors = ritz_vectors(lambda x: x @ gram.mT, start, rtol / 100)
-    images = vectors.conj() @ matrix
-    return float(stretches(vectors, images).max() ** 2)
+def _close(blocks: Tensor, rows: Tensor | None, best: float, rtol: float) -> float:
+    """The largest of `best` and the squared norms of float64 matrices (count, rows, columns).
 
+    It is the squared length of an explicit product `x^H K`, and a Cholesky factor of
+    `best (1 + rtol / 2)^2 I - K K^H` exists for every K.
 
-def _above(gram: Tensor, bound: float) -> Tensor:
-    """Where no Cholesky factor of `bound I - gram` shows that all eigenvalues are below bound."""
-    shifted = -gram
-    shifted.diagonal(dim1=1, dim2=2).add_(bound)
-    return torch.linalg.cholesky_ex(shifted)[1] != 0
-
-
-def _scan(block: Tensor, best: float, rtol: float) -> float:
-    """The largest squared norm of a block and of what came before, shown to be the largest."""
-    if not block.any():
+    Arguments:
+        rows: vectors x^H (count, n) to start from, n the smaller side; None: any.
+    """
+    blocks = blocks if blocks.shape[1] <= blocks.shape[2] else blocks.mT
+    grams, waiting = gram(blocks), torch.arange(len(blocks), device=blocks.device)
+    if not grams.any():
         return best
-    gram = block @ block.mH
-    guess = _estimate(gram)
-    waiting, tried = torch.arange(len(gram), device=gram.device), set()
-    while True:
-        if best:
-            waiting = waiting[_above(gram[waiting], best * (1 + rtol / 2) ** 2)]
+    dense = grams.shape[1] <= (DENSE if len(grams) == 1 and rows is None else TINY)
+    rows = random_rows(grams).clone() if rows is None else rows.to(grams)
+    for attempt in range(TRIES):
+        if dense or attempt == TRIES - 1:
+            rows[waiting] = torch.linalg.eigh(grams[waiting])[1][:, :, -1].conj()
+        elif attempt:
+            rows[waiting] = lanczos(grams[waiting], rows[waiting], STEPS)[1]
+        images = (rows[waiting, None] @ blocks[waiting])[:, 0]
+        best = max(best, *stretches(rows[waiting], images).square().tolist())
+        shifted = -grams[waiting]
+        shifted.diagonal(dim1=1, dim2=2).add_(best * (1 + rtol / 2) ** 2)
+        waiting = waiting[indefinite(shifted)]
         if not len(waiting):
             return best
-        pick = int(waiting[guess[waiting].argmax()])
-        if (pick, True) in tried:
-            raise ValueError(f"rtol {rtol} is finer than float64 can certify for this layer")
-        dense = len(gram[pick]) <= DENSE or (pick, False) in tried
-        best = max(best, _top(block[pick], gram[pick], rtol, dense))
-        tried.add((pick, dense))
+    raise ValueError(f"rtol {rtol} is finer than float64 can certify for this layer")
 
 
-def largest(blocks, rtol: float, rigorous: bool = False) -> Bracket:
-    """Bracket of the largest spectral norm in blocks (count, rows, columns) of float64 matrices.
+def _solved(symbol: Symbol, frequencies: Tensor, best: float, rtol: float) -> float:
+    """The largest squared norm over these frequencies, each matrix certified by itself."""
+    for block in symbol.at(frequencies, torch.float64):
+        block = block.flatten(0, 1)
+        if min(block.shape[1:]) == 1:
+            best = max(best, block.abs().square().sum((1, 2)).max().item())
+        else:
+            best = _close(block, None, best, rtol)
+    return best
 
-    The lower end is an explicit quotient |M x| / |x|; the upper end is `lower (1 + rtol / 2)`,
-    for which a Cholesky factor of `upper^2 I - M M^H` exists for every matrix M. A single small
-    matrix, or one of a single row, is solved to rounding instead. With `rigorous`, both ends move
-    by `8 n (n + m + 8) u`, relative, for n x m matrices (n <= m) and u = 2^-53: more than what
-    rounding can do to the product M M^H, to a factorisation that succeeds (Rump, "Verification of
-    positive definiteness", BIT 2006) and to the quotient.
-    """
-    best, total, size, width = 0.0, 0, 1, 1
-    for block in blocks:
-        block = block if block.shape[1] <= block.shape[2] else block.mH
-        total, (size, width) = total + len(block), block.shape[1:]
-        best = _scan(block, best, rtol)
-    lower = math.sqrt(best)
+
+def _searched(symbol: Symbol, best: float, rtol: float, rigorous: bool) -> float:
+    """The largest squared norm of one group: found in float32, certified in float64."""
+    frequencies, rows, level = candidates(symbol, best)
+    found, done = best, 0
+    for block in symbol.at(frequencies, torch.float64):
+        found = _close(block[:, 0], rows[done : done + len(block)], found, rtol)
+        done += len(block)
+    bound = found * (1 + rtol / 2) ** 2
+    every = half_grid(symbol.grid)[0]
+    if level > bound:
+        return _solved(symbol, every, best, rtol)
     if rigorous:
-        slack = 8 * size * (size + width + 8) * UNIT
-        return Bracket(lower * (1 - slack), lower * (1 + rtol / 2) * (1 + slack))
-    closed = size == 1 or (total == 1 and size <= DENSE)
-    return Bracket(lower, lower if closed else lower * (1 + rtol / 2))
+        values = Gram(symbol, torch.float64)
+        if values.error(bound) < found * rtol / 4:
+            every = every[values.not_below(torch.arange(len(every)), bound)]
+        return _solved(symbol, every, found, rtol)
+    return found
 
 
-def torus_bracket(linear: LinearMap, torus: list[int], rtol: float, rigorous: bool) -> Bracket:
+def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Bracket:
     """Bracket of the spectral norm of the taps on a torus, which the strides divide.
 
-    With `rigorous`, the ends also move by `2 (P + 32) u || sum_t |K_t| ||_F`, more than rounding
-    can do to a symbol of P taps.
+    Both ends are the same where the largest norm is that of a vector or of a single small
+    matrix. With `rigorous`, the ends move by `8 n (n + m + 8) u`, relative, for n x m matrices
+    (n <= m) and u = 2^-53: more than rounding can do to the product K K^H, to a factorisation
+    that succeeds (Rump, "Verification of positive definiteness", BIT 2006) and to the quotient;
+    and by `2 (P + 32) u || sum_t |K_t| ||_F`, more than it can do to a symbol of P taps.
     """
-    weight, scale = float64_weight(linear, rigorous)
-    taps, coarse = _polyphase(linear, weight)
-    grid = [n // axis.stride for n, axis in zip(torus, linear.axes, strict=True)]
-    every, _ = _half_grid(grid) if len(taps) > 1 else (coarse[:0], None)
-    blocks = (block.flatten(0, 1) for block in _symbols(taps, coarse, grid, every))
-    lower, upper = largest(blocks, rtol, rigorous)
-    error = 0.0
-    if rigorous and len(taps) > 1:
-        total = torch.linalg.vector_norm(taps.abs().sum(0)).item()
-        error = 2 * (len(taps) + 32) * UNIT * total
-    return Bracket(max(0.0, lower - error) * scale, (upper + error) * scale)
+    weight, scale = scaled_weight(linear, rigorous)
+    symbol = symbol_of(linear, weight, torus).reduced()
+    groups, *shape, taps = symbol.taps.shape
+    size, width = sorted(shape)
+    best = 0.0
+    if taps == 1 or size <= TINY:
+        every = half_grid(symbol.grid)[0] if taps > 1 else symbol.places
+        best = _solved(symbol, every, best, rtol)
+    else:
+        for group in range(groups):
+            best = _searched(symbol.group(group), best, rtol, rigorous)
+    lower, slack, error = math.sqrt(best), 0.0, 0.0
+    closed = size == 1 or (groups == taps == 1 and size <= DENSE)
+    upper = lower if closed and not rigorous else lower * (1 + 0.75 * rtol)
+    if rigorous:
+        slack = 8 * size * (size + width + 8) * UNIT
+        total = torch.linalg.vector_norm(symbol.taps.abs().sum(3)).item()
+        error = 2 * (taps + 32) * UNIT * total * (taps > 1)
+    lower, upper = lower * (1 - slack) - error, upper * (1 + slack) + error
+    return Bracket(max(0.0, lower) * scale, upper * scale)
 
 
 def _circular_values(linear: LinearMap) -> Tensor:
     """All singular values of a circulant map, a row per frequency."""
-    weight, scale = float64_weight(linear)
-    taps, coarse = _polyphase(linear, weight)
-    grid = [axis.outputs for axis in linear.axes]
-    half, place = _half_grid(grid)
-    values = [torch.linalg.svdvals(block) for block in _symbols(taps, coarse, grid, half)]
-    rows = torch.cat(values).flatten(1).sort(dim=1, descending=True).values
-    return scale * (rows[place] if len(taps) > 1 else rows.expand(len(place), -1))
+    linear = in_float64(linear)
+    symbol = symbol_of(linear, linear.weight, [axis.size for axis in linear.axes])
+    half, place = half_grid(symbol.grid)
+    half = half if symbol.taps.shape[3] > 1 else half[:1]
+    values = torch.cat([torch.linalg.svdvals(b) for b in symbol.at(half, torch.float64)])
+    _, outputs, inputs = linear.weight.shape[:3]
+    count = min(outputs, inputs * math.prod(axis.stride for axis in linear.axes))
+    values = torch.nn.functional.pad(values, (0, count - values.shape[2]))
+    rows = values.flatten(1).sort(dim=1, descending=True).values
+    return rows[place] if len(half) > 1 else rows.expand(len(place), -1)
 
 
 @torch.inference_mode(False)
@@ -232,6 +184,6 @@ def singular_values(layer: nn.Module, input_size, *, boundary: str = "circular")
     """
     linear = measured_map(layer, input_size, boundary)
     if boundary == "zero" and linear.axes:
-        weight, scale = float64_weight(linear)
-        return scale * torch.linalg.svdvals(dense_matrix(linear, weight))[None]
+        linear = in_float64(linear)
+        return torch.linalg.svdvals(dense_matrix(linear, linear.weight))[None]
     return _circular_values(linear)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .absolute import operator_frobenius
-from .circulant import UNIT, Bracket, float64_weight, largest, stretches, torus_bracket
+from .circulant import UNIT, Bracket, stretches, torus_bracket
 from .lanczos import dense_matrix, flat_operator, random_starts, ritz_vectors
 from .maps import Axis, LinearMap, in_float64
 from .rules import measured_map
@@ -50,7 +50,9 @@ def _rayleigh(linear: LinearMap, stretch: float, rtol: float, rigorous: bool) ->
     `2 (T + 16) u stretch sqrt(max row sum |K| max column sum |K|)` for sums of T products: more
     than rounding can do.
     """
-    weight, scale = float64_weight(linear, rigorous)
+    linear = in_float64(linear, cpu=rigorous)
+    scale = 1.0
+    weight = linear.weight
     work = weight.numel() * math.prod(axis.outputs for axis in linear.axes)
     exact = rtol < 1e-5 or work < LIGHT
     start = random_starts(math.prod(linear.in_shape), weight if exact else weight.float())
@@ -68,13 +70,14 @@ def _rayleigh(linear: LinearMap, stretch: float, rtol: float, rigorous: bool) ->
 
 def _dense_bracket(linear: LinearMap, rtol: float, rigorous: bool) -> Bracket:
     """Bracket from the operator's matrix; rigorous: also for the sums where taps fold together."""
-    weight, scale = float64_weight(linear, rigorous)
-    lower, upper = largest([dense_matrix(linear, weight)[None]], rtol, rigorous)
+    linear = in_float64(linear, cpu=rigorous)
+    matrix = dense_matrix(linear, linear.weight)[None]
+    lower, upper = torus_bracket(replace(linear, weight=matrix, axes=()), (), rtol, rigorous)
     error = 0.0
     if rigorous and linear.axes[0].mode != "zeros":
-        spread = operator_frobenius(replace(linear, weight=weight.abs())).item()
-        error = 2 * weight[0, 0].numel() * UNIT * spread
-    return Bracket(max(0.0, lower - error) * scale, (upper + error) * scale)
+        spread = operator_frobenius(replace(linear, weight=linear.weight.abs())).item()
+        error = 2 * linear.weight[0, 0].numel() * UNIT * spread
+    return Bracket(max(0.0, lower - error), upper + error)
 
 
 def check_rtol(rtol: float) -> None:
