@@ -44,11 +44,13 @@ examples:
 
 LAYERS = """\
 Prints the norms of the linear map of every layer; where a norm is known as a bracket, its two
-ends, lower..upper.  What is wrong with a layer that cannot be measured stands below.  Names of
+ends, lower..upper.  What is wrong with a layer that cannot be measured stands below, and last
+the product of the spectral norms: no plain chain of these layers stretches more (nets with
+residual sums may).  --lipschitz shows how much of it some pair of images reaches.  Names of
 torchvision's classifiers work too; their weights are random then, nothing is downloaded.
 
 examples:
-  python -m normkit layers 3f2a
+  python -m normkit layers 3f2a --norms spectral --rtol 1e-5 --lipschitz digits
   python -m normkit layers net.safetensors --input 3,32,32 --norms l1,linf --csv norms.csv
   python -m normkit layers resnet18 --input 3,224,224 --boundary circular"""
 
@@ -155,6 +157,10 @@ def _add_layers(commands: argparse._SubParsersAction) -> None:
     option("--norms", type=several(str), default=NORMS, metavar="A,B", help=names)
     boundary = "zero: the operator as executed (default); circular: the taps on the torus"
     option("--boundary", choices=("zero", "circular"), default="zero", help=boundary)
+    option("--rtol", type=number, default=1e-3, metavar="R", help="of spectral; default 0.001")
+    option("--jobs", type=count, metavar="N", help="layers at a time; default one per core")
+    climbed = "also a lower bound on the Lipschitz constant, climbed from test images"
+    option("--lipschitz", metavar="DATASET", help=climbed)
     option("--csv", metavar="FILE", help="also write the table, one row per layer and norm")
     option("--normalization", metavar="KEY", help="of a checkpoint that does not tell it")
     parser.set_defaults(classifiers=True, mean=None, std=None)

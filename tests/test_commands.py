@@ -18,6 +18,7 @@ import torch
 
 from normkit import data, models, norms, training
 from normkit.__main__ import main
+from normkit.norms.network import lipschitz_lower_bound, spectral_product
 from normkit.records import Store
 
 SHARED = os.environ.get("NORMKIT_SHARED")
@@ -191,7 +192,7 @@ def test_the_layer_table_is_that_of_the_library(store, tmp_path):
     pd.testing.assert_frame_equal(
         written.drop(columns="seconds"), expected.drop(columns="seconds"), rtol=1e-6
     )
-    shown = {line.split()[0]: line.split()[2] for line in out.splitlines()[2:-1]}
+    shown = {line.split()[0]: line.split()[2] for line in out.splitlines()[2:-2]}
     l1 = expected[expected.norm == "l1"]
     assert shown == {layer: f"{value:.4g}" for layer, value in zip(l1.layer, l1.value)}
 
@@ -203,7 +204,31 @@ def test_a_layer_that_cannot_be_measured_says_so_below_the_table(tmp_path):
     name = "stem.normalization"
     rows = [line for line in out.splitlines() if line.startswith(name)]
     assert rows[0].split()[:4] == [name, "other", "-", "-"]
-    assert rows[1].startswith(f"{name} (l1, linf): ")
+    below = [row for row in rows if "has no known linear map" in row]
+    assert len(below) == 1 and below[0].startswith(f"{name}, ") and "(l1, linf): " in below[0]
+    words = ("--norms", "spectral", "--store", str(tmp_path))
+    _, out, _ = run("layers", only(Store(tmp_path)).key, *words)
+    assert out.splitlines()[-1].startswith("no product of spectral norms: ")
+
+
+def test_the_product_and_the_lower_bound_are_those_of_the_library(tmp_path):
+    run("train", "--store", str(tmp_path), "--set", *TINY, "standardize=true")
+    store = Store(tmp_path)
+    record = only(store)
+    words = ("--norms", "spectral", "--rtol", "1e-6", "--jobs", "2", "--lipschitz", "digits")
+    status, out, _ = run("layers", record.key, *words, "--store", str(store.root))
+    model = training.restore(record)
+    images = data.to_float(data.load("digits").test_images[:16])
+    bound = lipschitz_lower_bound(model, images).value
+    found = norms.layer_table(model, (1, 8, 8), norms=("spectral",), rtol=1e-6)
+    lower, upper = (f"{end:.4g}" for end in spectral_product(found))
+    product = lower if lower == upper else f"{lower}..{upper}"
+    assert status == 0
+    first, last = out.splitlines()[-2:]
+    assert first == f"Lipschitz constant at least {bound:.4g} (l2, from 16 test images of digits)"
+    [std] = [part.std for part in model.modules() if isinstance(part, models.Normalize)]
+    scale = f"{1 / std.item():.4g} of the input's normalization"
+    assert last.startswith(f"product of spectral norms {product} times {scale} (")
 
 
 def test_a_name_of_torchvision_is_measured_with_random_weights(tmp_path):
@@ -332,6 +357,9 @@ def test_data_that_is_here_is_named_with_its_fingerprint(tmp_path):
         ("layers resnet18", "resnet18 does not say which images it is for: give --input C,H,W"),
         ("layers 0 --input 3x8x8", "argument --input: '3x8x8' is not a whole number above 0"),
         ("layers {key} --input 3,8,8", "wants 1 input channels"),
+        ("layers {key} --rtol 1", "rtol 1.0 is outside 1e-12 to 0.1"),
+        ("layers {key} --jobs 0", "'0' is not a whole number above 0"),
+        ("layers {key} --lipschitz digit", "nearest 'digits'"),
         ("layers {key} --norms l3", "the nearest is 'l1'"),
         ("layers {key} --csv {file}/norms.csv", "there is no folder"),
         ("runs list --where modle=mlp", "'modle=mlp' is not FIELD=VALUE; nearest field: 'model'"),

@@ -10,15 +10,18 @@ from typing import Any
 
 import pandas as pd
 from scipy.stats import binomtest
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from normkit import attacks, data, norms, training
+from normkit import attacks, data, models, norms, training
+from normkit.norms.network import lipschitz_lower_bound, spectral_product
 
 from . import plain, table
 from .networks import Network, load
 
 __all__ = ["evaluate", "layers"]
+
+CLIMBED = 16  # test images from which the Lipschitz constant is climbed
 
 # What each attack takes, with the defaults; the step size defaults to 2.5 epsilon / steps.
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -73,10 +76,10 @@ def _images(network: Network, name: str, wanted: int | None) -> tuple[Tensor, Te
     images, labels = source.test_images, source.test_labels
     if wanted is not None and wanted > len(images):
         raise ValueError(f"--images is {wanted}; {name} has {len(images)} test images")
-    if channels != images.shape[1] or network.num_classes < source.num_classes:
+    if channels != images.shape[1] or 0 < network.num_classes < source.num_classes:
         raise ValueError(
-            f"{network.name} is for {channels} channels and {network.num_classes} classes; {name} "
-            f"has {images.shape[1]} and {source.num_classes}"
+            f"{network.name} is for {channels} channels and {network.num_classes or 'unknown'} "
+            f"classes; {name} has {images.shape[1]} and {source.num_classes}"
         )
     return data.to_float(data.resize(images[:wanted], tuple(size))), labels[:wanted]
 
@@ -96,24 +99,57 @@ def layers(chosen: argparse.Namespace) -> int:
     """Print the norms of the layers of a record, a checkpoint or a net of torchvision."""
     if chosen.csv and not Path(chosen.csv).absolute().parent.is_dir():
         raise ValueError(f"--csv {chosen.csv}: there is no folder {Path(chosen.csv).parent}")
-    network = load(chosen, chosen.input, "--input C,H,W")
+    size = training.dataset(chosen.lipschitz).input_size if chosen.lipschitz else None
+    network = load(chosen, chosen.input or size, "--input C,H,W")
     size = chosen.input or network.input_size
-    found = norms.layer_table(network.model, size, norms=chosen.norms, boundary=chosen.boundary)
+    images = chosen.lipschitz and _images(network, chosen.lipschitz, CLIMBED)[0]
+    wanted = {"norms": chosen.norms, "boundary": chosen.boundary, "rtol": chosen.rtol}
+    found = norms.layer_table(network.model, size, workers=chosen.jobs, progress=True, **wanted)
     print(f"{network.name}, input {'x'.join(map(str, size))}, boundary {chosen.boundary}")
     print(_wide(found))
     if chosen.csv:
         found.to_csv(chosen.csv, index=False)
         print(f"{len(found)} rows in {chosen.csv}")
+    if images is not None:
+        bound = lipschitz_lower_bound(network.model, images).value
+        starts = f"l2, from {CLIMBED} test images of {chosen.lipschitz}"
+        print(f"Lipschitz constant at least {bound:.4g} ({starts})")
+    if "spectral" in chosen.norms:
+        print(_product(found, network.model))
     return 0
+
+
+def _product(found: pd.DataFrame, model: nn.Module) -> str:
+    """The product of the spectral norms in words, or why there is none."""
+    spectral = found[found.norm == "spectral"]
+    if failed := (spectral.status != "ok").sum():
+        return f"no product of spectral norms: {failed} of {len(spectral)} layers have none"
+    inputs = (part for part in model.modules() if isinstance(part, models.Normalize))
+    scales = (f" times {1 / part.std.min():.4g} of the input's normalization" for part in inputs)
+    product = f"product of spectral norms {_ends(*spectral_product(spectral))}{''.join(scales)}"
+    return f"{product} (bounds the Lipschitz constant of a plain chain)"
+
+
+def _ends(lower: float, upper: float) -> str:
+    """A bracket to four digits."""
+    low, high = f"{lower:.4g}", f"{upper:.4g}"
+    return low if low == high else f"{low}..{high}"
 
 
 def _wide(found: pd.DataFrame) -> str:
     """A layer table with one row a layer and one column a norm, and what failed below it."""
-    ends = zip(found.lower.map("{:.4g}".format), found.upper.map("{:.4g}".format))
-    cells = [low if low == high else f"{low}..{high}" for low, high in ends]
+    cells = list(map(_ends, found.lower, found.upper))
     found = found.assign(cell=cells).replace({"cell": {"nan": "-"}})
     layers = found.groupby(["layer", "kind"], sort=False)
     rows = [[*name, *part.cell, f"{part.seconds.sum():.2f}"] for name, part in layers]
-    failed = found[found.status != "ok"].groupby(["layer", "status"], sort=False)
-    lines = [f"{layer} ({', '.join(part.norm)}): {status}" for (layer, status), part in failed]
+    failed = (
+        found[found.status != "ok"].groupby(["layer", "status"], sort=False).norm.agg(", ".join)
+    )
+    alike = failed.reset_index().groupby(["norm", "status"], sort=False).layer
+    lines = [f"{_some(layer)} ({names}): {status}" for (names, status), layer in alike]
     return "\n".join([table(["layer", "kind", *found.norm.unique(), "seconds"], rows), *lines])
+
+
+def _some(names: pd.Series) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)

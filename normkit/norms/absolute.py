@@ -2,77 +2,121 @@
 
 __all__ = ["frobenius_norm", "l1_norm", "linf_norm"]
 
-from collections import defaultdict
-from functools import lru_cache
-from itertools import product
+import math
+from collections import Counter, defaultdict
+from functools import lru_cache, reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .maps import Axis, LinearMap
-from .rules import measured_map
+from .rules import check_finite, measured_map, unchecked_map
+
+Pattern = tuple[tuple[int, ...], ...]
+BLOCK = 2**20
+MERGED = 2**16
 
 
 @lru_cache(maxsize=4096)
-def _patterns(axis: Axis, side: str) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """What single outputs ("rows") or single pixels ("columns") of the axis see.
+def _patterns(axis: Axis, rows: bool) -> tuple[Pattern, ...]:
+    """What single outputs (rows) or single pixels (columns) of the axis see.
 
-    A pattern lists, for each entry of that row or column, the taps that add up in it.
+    A pattern lists, for each entry of that row or column, the taps that add up in it. One is left
+    out where another uses the same taps at least as often and adds none up, so is the larger.
     """
     entries = defaultdict(list)
     for output, pixel, tap in axis.reads():
         entries[output, pixel].append(tap)
     lines = defaultdict(list)
     for (output, pixel), taps in entries.items():
-        lines[output if side == "rows" else pixel].append(tuple(taps))
-    return tuple(sorted({tuple(sorted(line)) for line in lines.values()}))
+        lines[output if rows else pixel].append(tuple(taps))
+    patterns = {tuple(sorted(line)) for line in lines.values()} or {()}
+    uses = {pattern: Counter(tap for taps in pattern for tap in taps) for pattern in patterns}
+    plain = [pattern for pattern in patterns if all(len(taps) == 1 for taps in pattern)]
+    return tuple(
+        pattern
+        for pattern in sorted(patterns)
+        if not any(pattern != other and uses[pattern] <= uses[other] for other in plain)
+    )
+
+
+class _Sums(NamedTuple):
+    """Which taps add up along each axis.
+
+    before: matrices (entries, taps) to apply before the modulus, empty where no taps add up.
+    after: matrices (patterns, entries) to apply after it, small ones as a single product.
+    whole: True if every tap counts once in the only pattern of each axis.
+    """
+
+    before: list[Tensor]
+    after: list[Tensor]
+    whole: bool
 
 
 @lru_cache(maxsize=4096)
-def _counts(axis: Axis, side: str) -> Tensor | None:
-    """How often each pattern holds each tap, the dominated ones dropped; None if taps add up."""
-    patterns = _patterns(axis, side)
-    if any(len(taps) > 1 for pattern in patterns for taps in pattern):
-        return None
-    rows = {tuple(pattern.count((tap,)) for tap in range(axis.taps)) for pattern in patterns}
-    rows = rows or {(0,) * axis.taps}
+@torch.inference_mode(False)
+def _sums(axes: tuple[Axis, ...], rows: bool, dtype: torch.dtype, device: torch.device) -> _Sums:
+    """The sums that a geometry asks for, kept on the device of the weights."""
+    before, after = [], []
+    for axis in axes:
+        patterns, taps = _patterns(axis, rows), range(axis.taps)
+        entries = sorted({entry for pattern in patterns for entry in pattern})
+        if all(len(entry) == 1 for entry in entries):
+            entries = [(tap,) for tap in taps]
+        parts = [[float(tap in entry) for tap in taps] for entry in entries]
+        before.append(torch.tensor(parts, dtype=dtype, device=device))
+        counts = [[float(pattern.count(entry)) for entry in entries] for pattern in patterns]
+        after.append(torch.tensor(counts, dtype=dtype, device=device))
+    if all(torch.equal(parts, parts.new_ones(len(parts)).diag()) for parts in before):
+        before = []
+    whole = not before and all(len(counts) == 1 and bool((counts == 1).all()) for counts in after)
+    if after and math.prod(counts.numel() for counts in after) <= MERGED:
+        after = [reduce(torch.kron, after)]
+    return _Sums(before, after, whole)
 
-    def dominated(row):
-        return any(row != other and all(map(int.__le__, row, other)) for other in rows)
 
-    return torch.tensor([row for row in sorted(rows) if not dominated(row)], dtype=torch.float64)
-
-
-def _contract(values: Tensor, matrices: list[Tensor]) -> Tensor:
-    """Multiply a matrix (rows, taps) into each of the last axes, in order."""
-    dims = len(matrices)
-    for axis, matrix in enumerate(matrices, -dims):
-        values = (values.movedim(axis, -1) @ matrix.to(values).mT).movedim(-1, axis)
+def _contract(values: Tensor, matrices: list[Tensor], first: int) -> Tensor:
+    """Multiply a matrix (rows, taps) into each axis of taps, in order, from axis `first` on."""
+    for matrix in matrices:
+        values = values.movedim(first, -1) @ matrix.mT
     return values
 
 
-def _folded_sum(weight: Tensor, reduced: int, patterns: list) -> Tensor:
-    """Largest absolute sum over all choices of patterns when taps add up before the modulus."""
-    sums = []
-    for choice in product(*patterns):
-        matrices = []
-        for pattern, taps in zip(choice, weight.shape[3:], strict=True):
-            matrix = torch.zeros(len(pattern), taps, dtype=torch.float64)
-            for row, members in enumerate(pattern):
-                matrix[row, list(members)] = 1
-            matrices.append(matrix)
-        sums.append(_contract(weight, matrices).abs().sum(reduced).flatten(2).sum(2).max())
-    return torch.stack(sums).max()
-
-
 def absolute_norm(linear: LinearMap, norm: str) -> Tensor:
-    """The "l1" or "linf" norm of a linear map, exact for every geometry."""
-    rows = (norm == "linf") != linear.transposed
-    side, reduced = ("rows", 2) if rows else ("columns", 1)
-    counts = [_counts(axis, side) for axis in linear.axes]
-    if any(count is None for count in counts):
-        return _folded_sum(linear.weight, reduced, [_patterns(a, side) for a in linear.axes])
-    return _contract(linear.weight.abs().sum(reduced), counts).max()
+    """The "l1" or "linf" norm of a linear map, exact for every geometry.
+
+    The weights are read once, in blocks, so that their moduli stay in the cache.
+    """
+    rows, weight = (norm == "linf") != linear.transposed, linear.weight
+    before, after, whole = _sums(linear.axes, rows, weight.dtype, weight.device)
+
+    def lines(part: Tensor) -> Tensor:
+        part = _contract(part, before, 3).abs()
+        if rows:
+            return part.flatten(2).sum(2) if whole else part.sum(2)
+        return part.sum(1)
+
+    if weight.numel() <= BLOCK:
+        sums = lines(weight)
+    else:
+        step = -(-weight.shape[1] // -(-weight.numel() // BLOCK))
+        blocks = [lines(part) for part in weight.split(step, 1)]
+        sums = torch.cat(blocks, 1) if rows else sum(blocks)
+    if whole:
+        sums = sums if rows else sums.reshape(*sums.shape[:2], -1).sum(2)
+    else:
+        sums = _contract(sums.flatten(2) if len(after) == 1 else sums, after, 2)
+    return sums.max()
+
+
+def _checked_norm(layer: nn.Module, input_size, norm: str) -> Tensor:
+    """The norm of a layer; weights that are not finite show in it, and only then are counted."""
+    linear = unchecked_map(layer, input_size)
+    value = absolute_norm(linear, norm)
+    if not math.isfinite(value.item()):
+        check_finite(layer, linear.weight.detach())
+    return value
 
 
 def l1_norm(layer: nn.Module, input_size) -> Tensor:
@@ -108,7 +152,7 @@ def l1_norm(layer: nn.Module, input_size) -> Tensor:
         >>> [l1_norm(layer, (n,)).item() for n in (1, 2, 9)]
         [1.0, 2.0, 3.0]
     """
-    return absolute_norm(measured_map(layer, input_size), "l1")
+    return _checked_norm(layer, input_size, "l1")
 
 
 def linf_norm(layer: nn.Module, input_size) -> Tensor:
@@ -140,11 +184,12 @@ def linf_norm(layer: nn.Module, input_size) -> Tensor:
         >>> bool(linf_norm(layer, None) == torch.linalg.matrix_norm(layer.weight, torch.inf))
         True
     """
-    return absolute_norm(measured_map(layer, input_size), "linf")
+    return _checked_norm(layer, input_size, "linf")
 
 
 @lru_cache(maxsize=4096)
-def _usage(axis: Axis) -> Tensor:
+@torch.inference_mode(False)
+def _usage(axis: Axis, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Square root of the matrix that counts the entries in which two taps add up."""
     taps = defaultdict(list)
     for output, pixel, tap in axis.reads():
@@ -154,14 +199,16 @@ def _usage(axis: Axis) -> Tensor:
         for tap in members:
             usage[tap, members] += 1
     if torch.equal(usage, usage.diag().diag()):
-        return usage.sqrt()
+        return usage.sqrt().to(device, dtype)
     values, vectors = torch.linalg.eigh(usage)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+    return ((vectors * values.clamp(min=0).sqrt()) @ vectors.mT).to(device, dtype)
 
 
 def operator_frobenius(linear: LinearMap) -> Tensor:
     """The Frobenius norm of a linear map."""
-    return torch.linalg.vector_norm(_contract(linear.weight, [_usage(a) for a in linear.axes]))
+    weight = linear.weight
+    usages = [_usage(axis, weight.dtype, weight.device) for axis in linear.axes]
+    return torch.linalg.vector_norm(_contract(weight, usages, 3))
 
 
 def frobenius_norm(layer: nn.Module, input_size, boundary: str = "zero") -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .elimination import Gram, candidates
-from .hermitian import gram, indefinite, lanczos, random_rows
+from .hermitian import diagonal, gram, indefinite, lanczos, pack, random_rows
 from .lanczos import dense_matrix
 from .maps import LinearMap, in_float64
 from .rules import measured_map
-from .symbols import Symbol, half_grid, scaled_weight, symbol_of
+from .symbols import Symbol, half_grid, scaled, symbol_of
 
 UNIT = 2.0**-53
 DENSE = 512
@@ -50,10 +50,11 @@ def _close(blocks: Tensor, rows: Tensor | None, best: float, rtol: float) -> flo
         rows: vectors x^H (count, n) to start from, n the smaller side; None: any.
     """
     blocks = blocks if blocks.shape[1] <= blocks.shape[2] else blocks.mT
-    grams, waiting = gram(blocks), torch.arange(len(blocks), device=blocks.device)
+    grams, size = gram(blocks), blocks.shape[1]
+    waiting = torch.arange(len(blocks), device=blocks.device)
     if not grams.any():
         return best
-    dense = grams.shape[1] <= (DENSE if len(grams) == 1 and rows is None else TINY)
+    dense = size <= (DENSE if len(grams) == 1 and rows is None else TINY)
     rows = random_rows(grams).clone() if rows is None else rows.to(grams)
     for attempt in range(TRIES):
         if dense or attempt == TRIES - 1:
@@ -62,9 +63,9 @@ def _close(blocks: Tensor, rows: Tensor | None, best: float, rtol: float) -> flo
             rows[waiting] = lanczos(grams[waiting], rows[waiting], STEPS)[1]
         images = (rows[waiting, None] @ blocks[waiting])[:, 0]
         best = max(best, *stretches(rows[waiting], images).square().tolist())
-        shifted = -grams[waiting]
-        shifted.diagonal(dim1=1, dim2=2).add_(best * (1 + rtol / 2) ** 2)
-        waiting = waiting[indefinite(shifted)]
+        shifted = -pack(grams[waiting])
+        shifted[:, diagonal(size)] += best * (1 + rtol / 2) ** 2
+        waiting = waiting[indefinite(shifted, size)]
         if not len(waiting):
             return best
     raise ValueError(f"rtol {rtol} is finer than float64 can certify for this layer")
@@ -109,8 +110,8 @@ def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Brac
     that succeeds (Rump, "Verification of positive definiteness", BIT 2006) and to the quotient;
     and by `2 (P + 32) u || sum_t |K_t| ||_F`, more than it can do to a symbol of P taps.
     """
-    weight, scale = scaled_weight(linear, rigorous)
-    symbol = symbol_of(linear, weight, torus).reduced()
+    linear, scale = scaled(linear, rigorous)
+    symbol = symbol_of(linear, torus).reduced()
     groups, *shape, taps = symbol.taps.shape
     size, width = sorted(shape)
     best = 0.0
@@ -134,14 +135,14 @@ def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Brac
 def _circular_values(linear: LinearMap) -> Tensor:
     """All singular values of a circulant map, a row per frequency."""
     linear = in_float64(linear)
-    symbol = symbol_of(linear, linear.weight, [axis.size for axis in linear.axes])
-    half, place = half_grid(symbol.grid)
+    symbol = symbol_of(linear, [axis.size for axis in linear.axes])
+    half, place, _ = half_grid(symbol.grid)
     half = half if symbol.taps.shape[3] > 1 else half[:1]
     values = torch.cat([torch.linalg.svdvals(b) for b in symbol.at(half, torch.float64)])
     _, outputs, inputs = linear.weight.shape[:3]
     count = min(outputs, inputs * math.prod(axis.stride for axis in linear.axes))
     values = torch.nn.functional.pad(values, (0, count - values.shape[2]))
-    rows = values.flatten(1).sort(dim=1, descending=True).values
+    rows, place = values.flatten(1).sort(dim=1, descending=True).values, place.flatten()
     return rows[place] if len(half) > 1 else rows.expand(len(place), -1)
 
 

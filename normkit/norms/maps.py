@@ -4,6 +4,7 @@ __all__ = ["Axis", "LinearMap", "convolution_map"]
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +181,17 @@ def _circular(axis: Axis) -> Axis:
     return replace(axis, outputs=outputs, before=0, after=after, mode="circular")
 
 
+@lru_cache(maxsize=4096)
+def _axes(sizes: tuple, taps: tuple, given: tuple, mode: str, boundary: str) -> tuple[Axis, ...]:
+    """The axes of a geometry, found once; `given` holds strides, dilations and paddings."""
+    axes = []
+    for size, count, stride, dilation, padding in zip(sizes, taps, *given, strict=True):
+        before, after = _pads(padding, stride, dilation * (count - 1) + 1)
+        axis = Axis(size, 0, count, stride, dilation, before, after, mode)
+        axes.append(_circular(axis) if boundary == "circular" else _executed(axis))
+    return tuple(axes)
+
+
 def convolution_map(
     weight: Tensor,
     input_size: tuple[int, ...],
@@ -225,10 +237,7 @@ def convolution_map(
     if padding_mode not in MODES:
         raise ValueError(f"padding_mode {padding_mode!r} is not one of {', '.join(MODES)}")
     dims = weight.dim() - 2
-    given = (_per_axis(value, dims) for value in (stride, dilation, padding))
-    axes = []
-    for size, taps, step, spread, pad in zip(input_size, weight.shape[2:], *given, strict=True):
-        before, after = _pads(pad, step, spread * (taps - 1) + 1)
-        axis = Axis(size, 0, taps, step, spread, before, after, padding_mode)
-        axes.append(_circular(axis) if boundary == "circular" else _executed(axis))
-    return LinearMap(kind, weight.unflatten(0, (groups, -1)), tuple(axes))
+    given = tuple(_per_axis(value, dims) for value in (stride, dilation, padding))
+    axes = _axes(tuple(input_size), weight.shape[2:], given, padding_mode, boundary)
+    blocks = weight.unsqueeze(0) if groups == 1 else weight.unflatten(0, (groups, -1))
+    return LinearMap(kind, blocks, axes)

@@ -3,13 +3,13 @@
 __all__ = ["linear_map", "measured_map"]
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import replace
 from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .maps import Axis, LinearMap, convolution_map
 
@@ -64,6 +64,8 @@ def _sizes(layer: nn.Module, input_size, dims: int) -> tuple[int, ...]:
 
 def _unchanged(layer: nn.Module, *bases: type) -> None:
     """Refuse a subclass that computes something else: its weights would be measured wrongly."""
+    if type(layer) in bases:
+        return
     base = next(base for base in bases if isinstance(layer, base))
     if type(layer).forward is not base.forward:
         raise TypeError(
@@ -144,16 +146,19 @@ def _batch_norm(layer, input_size, boundary: str = "zero") -> LinearMap:
     return LinearMap("batch_norm", weight, tuple(Axis(n, n, 1) for n in sizes))
 
 
-@contextmanager
-def evaluation(module: nn.Module) -> Iterator[None]:
+class evaluation:
     """Evaluation mode inside, every submodule's own mode again after."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+
+    def __init__(self, module: nn.Module):
+        self.training = [part for part in module.modules() if part.training]
+
+    def __enter__(self) -> None:
+        for part in self.training:
+            part.training = False
+
+    def __exit__(self, *error) -> None:
+        for part in self.training:
+            part.training = True
 
 
 def check_name(argument: str, name, known: tuple[str, ...]) -> None:
@@ -165,17 +170,30 @@ def check_name(argument: str, name, known: tuple[str, ...]) -> None:
         )
 
 
-def _check_weight(layer: nn.Module, weight: Tensor) -> None:
-    """Refuse weights that have no norm."""
+def check_finite(layer: nn.Module, weight: Tensor) -> None:
+    """Refuse weights that are not all finite; their sum tells, and costs one look at each."""
+    if not math.isfinite(weight.sum().item()):
+        bad, name = weight.numel() - int(torch.isfinite(weight).sum()), type(layer).__name__
+        if bad:
+            raise ValueError(f"weights of {name} hold {bad} non-finite values of {weight.numel()}")
+
+
+def unchecked_map(layer: nn.Module, input_size, boundary: str = "zero") -> LinearMap:
+    """`measured_map` without the look at each weight, for a norm that shows what is not finite."""
+    check_name("boundary", boundary, BOUNDARIES)
     name = type(layer).__name__
+    if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
+        raise ValueError(f"weights of {name} are not initialized; run it once first")
+    with evaluation(layer):
+        linear = linear_map(layer, input_size, boundary)
+    weight = linear.weight
     if not weight.is_floating_point():
         raise TypeError(f"weights of {name} are {weight.dtype}; a norm needs floating point")
     if weight.numel() == 0:
         raise ValueError(f"weights of {name} are empty, shape {tuple(weight.shape)}")
-    if not torch.isfinite(weight.sum()):
-        bad = weight.numel() - int(torch.isfinite(weight).sum())
-        if bad:
-            raise ValueError(f"weights of {name} hold {bad} non-finite values of {weight.numel()}")
+    if weight.dtype in (torch.float32, torch.float64):
+        return linear
+    return replace(linear, weight=weight.float())
 
 
 def measured_map(layer: nn.Module, input_size, boundary: str = "zero") -> LinearMap:
@@ -196,12 +214,6 @@ def measured_map(layer: nn.Module, input_size, boundary: str = "zero") -> Linear
         >>> measured_map(nn.Conv2d(3, 8, 3, stride=2).half(), (9, 7)).out_shape
         (8, 4, 3)
     """
-    check_name("boundary", boundary, BOUNDARIES)
-    if any(map(nn.parameter.is_lazy, layer.parameters(recurse=False))):
-        name = type(layer).__name__
-        raise ValueError(f"weights of {name} are not initialized; run it once first")
-    with evaluation(layer):
-        linear = linear_map(layer, input_size, boundary)
-    _check_weight(layer, linear.weight.detach())
-    wide = torch.promote_types(linear.weight.dtype, torch.float32)
-    return replace(linear, weight=linear.weight.to(wide))
+    linear = unchecked_map(layer, input_size, boundary)
+    check_finite(layer, linear.weight.detach())
+    return linear

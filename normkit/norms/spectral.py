@@ -6,13 +6,15 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .absolute import operator_frobenius
 from .circulant import UNIT, Bracket, stretches, torus_bracket
-from .lanczos import dense_matrix, flat_operator, random_starts, ritz_vectors
+from .lanczos import STARTS, dense_matrix, flat_operator, random_starts, ritz_vectors
 from .maps import Axis, LinearMap, in_float64
 from .rules import measured_map
+from .symbols import scaled
+from .waves import wave_inverse
 
 SMALL = 256
 SMALL_ENTRIES = 2**21
@@ -43,24 +45,40 @@ def _enclosing_torus(axis: Axis) -> tuple[int, float]:
     return -(-extent // axis.stride) * axis.stride, stretch
 
 
-def _rayleigh(linear: LinearMap, stretch: float, rtol: float, rigorous: bool) -> float:
-    """A lower bound: |A x| / |x| in float64 for the best vector that Lanczos finds.
+def _top_vectors(linear: LinearMap, torus: list[int], rtol: float) -> Tensor:
+    """Inputs (2, size) that the operator stretches most, as far as an iteration finds them."""
+    work = linear.weight.numel() * math.prod(axis.outputs for axis in linear.axes)
+    if rtol >= 1e-5 and work >= LIGHT:
+        linear = replace(linear, weight=linear.weight.float())
+    weight = linear.weight
+    apply, adjoint = flat_operator(linear, weight, STARTS)
+    sizes = [n // axis.stride for n, axis in zip(torus, linear.axes, strict=True)]
+    fits = all(axis.outputs <= n for n, axis in zip(sizes, linear.axes, strict=True))
+    strided = any(axis.stride > 1 for axis in linear.axes)
+    on_outputs = strided or weight.shape[1] <= weight.shape[2]
+    wavy = len(weight) == 1 and fits and all(axis.mode == "zeros" for axis in linear.axes)
+    invert = wave_inverse(linear, torus, on_outputs) if wavy else None
+    if wavy and on_outputs:
+        start = random_starts(math.prod(linear.out_shape), weight)
+        vectors = ritz_vectors(lambda y: apply(adjoint(y)), start, rtol / 4, invert)
+        return adjoint(vectors)
+    start = random_starts(math.prod(linear.in_shape), weight)
+    return ritz_vectors(lambda x: adjoint(apply(x)), start, rtol / 4, invert)
+
+
+def _rayleigh(linear: LinearMap, torus: list[int], stretch: float, rtol: float, rigorous: bool):
+    """A lower bound: |A x| / |x| in float64 for the best vector that is found.
 
     With `rigorous` it is lowered by `(n + 16) u`, relative, for lengths of n entries, and by
     `2 (T + 16) u stretch sqrt(max row sum |K| max column sum |K|)` for sums of T products: more
     than rounding can do.
     """
-    linear = in_float64(linear, cpu=rigorous)
-    scale = 1.0
-    weight = linear.weight
-    work = weight.numel() * math.prod(axis.outputs for axis in linear.axes)
-    exact = rtol < 1e-5 or work < LIGHT
-    start = random_starts(math.prod(linear.in_shape), weight if exact else weight.float())
-    apply, adjoint = flat_operator(linear, weight.to(start.dtype), len(start))
-    vectors = ritz_vectors(lambda x: adjoint(apply(x)), start, rtol / 100).double()
-    images = linear.forward(vectors.view(-1, *linear.in_shape), weight).flatten(1)
+    linear, scale = scaled(linear, rigorous)
+    vectors = _top_vectors(linear, torus, rtol).double()
+    images = linear.forward(vectors.view(-1, *linear.in_shape), linear.weight.double()).flatten(1)
     lower = stretches(vectors, images).max().item()
     if rigorous:
+        weight = linear.weight
         sums = [weight.abs().flatten(3).sum((side, 3)).max().item() for side in (1, 2)]
         terms, entries = weight[0, 0].numel(), max(images.shape[1], vectors.shape[1])
         lower *= 1 - (entries + 16) * UNIT
@@ -98,11 +116,11 @@ def bracket(linear: LinearMap, rtol: float, rigorous: bool = False) -> Bracket:
     inputs, outputs = math.prod(linear.in_shape), math.prod(linear.out_shape)
     if min(inputs, outputs) <= SMALL and inputs * outputs <= SMALL_ENTRIES:
         return _dense_bracket(linear, rtol, rigorous)
-    enclosing = [_enclosing_torus(axis) for axis in linear.axes]
-    stretch = math.prod(factor for _, factor in enclosing)
-    upper = torus_bracket(linear, [size for size, _ in enclosing], rtol, rigorous).upper
-    upper *= stretch * (1 + 8 * UNIT * rigorous)
-    lower = _rayleigh(linear, stretch, rtol, rigorous)
+    torus, factors = zip(*(_enclosing_torus(axis) for axis in linear.axes), strict=True)
+    stretch = math.prod(factors)
+    upper = torus_bracket(linear, torus, rtol, rigorous).upper * stretch
+    upper *= 1 + 8 * UNIT * rigorous
+    lower = _rayleigh(linear, torus, stretch, rtol, rigorous)
     return Bracket(lower, max(lower, upper))
 
 

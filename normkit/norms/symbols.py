@@ -1,11 +1,12 @@
 """The Fourier picture of a convolution: one small matrix, the symbol, for each frequency."""
 
-__all__ = ["Symbol", "half_grid", "scaled_weight", "symbol_of"]
+__all__ = ["Symbol", "half_grid", "scaled", "symbol_of"]
 
 import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,33 +66,36 @@ class Symbol:
         return Symbol(taps.index_add_(3, index.to(taps.device), self.taps), distinct, tuple(grid))
 
 
-def half_grid(grid) -> tuple[Tensor, Tensor]:
-    """One frequency of each conjugate pair, and every frequency's place among them."""
+@lru_cache(maxsize=256)
+def half_grid(grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """One frequency of each conjugate pair; every frequency's place among them; which are not."""
     shape = torch.tensor(grid, dtype=torch.int64)
-    every = torch.tensor(list(itertools.product(*map(range, grid))), dtype=torch.int64)
+    every = torch.ones(grid, dtype=torch.int64).nonzero()
     radix = [math.prod(grid[dim + 1 :]) for dim in range(len(grid))]
     radix = torch.tensor(radix, dtype=torch.int64)
     own, mirror = (every * radix).sum(1), (-every % shape * radix).sum(1)
     kept, place = torch.minimum(own, mirror).unique(return_inverse=True)
-    return every[kept], place
+    return every[kept], place.view(grid), (own > mirror).view(grid)
 
 
-def scaled_weight(linear: LinearMap, rigorous: bool = False) -> tuple[Tensor, float]:
-    """The weights, scaled to at most one by a power of two, and that scale.
+def scaled(linear: LinearMap, rigorous: bool = False) -> tuple[LinearMap, float]:
+    """The map with weights of at most one, divided by a power of two, and that power.
 
-    Rigorous bounds need float64, where the scaling is exact, and the CPU's way to sum.
+    Rigorous bounds need float64, where the division is exact, and the CPU's way to sum.
     """
-    weight = in_float64(linear, cpu=True).weight if rigorous else linear.weight.detach()
+    linear = in_float64(linear, cpu=True) if rigorous else linear
+    weight = linear.weight.detach()
     scale = math.ldexp(1.0, math.frexp(weight.abs().max().item())[1])
-    return weight / scale, scale
+    return replace(linear, weight=weight / scale), scale
 
 
-def symbol_of(linear: LinearMap, weight: Tensor, torus) -> Symbol:
+def symbol_of(linear: LinearMap, torus) -> Symbol:
     """The symbol of a convolution on a torus that its strides divide.
 
     The pixels between two outputs become channels of their own (the polyphase form), so that a
     strided convolution is an unstrided one on the coarser grid.
     """
+    weight = linear.weight
     weight = weight.flatten(3) if linear.axes else weight[..., None]
     lines = [range(0, axis.taps * axis.dilation, axis.dilation) for axis in linear.axes]
     places = torch.tensor(list(itertools.product(*lines)), dtype=torch.int64)

@@ -2,16 +2,20 @@
 
 __all__ = ["layer_table"]
 
+import inspect
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import chain
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch import nn
+from tqdm import tqdm
 
 from .absolute import absolute_norm, operator_frobenius
+from .inputs import input_sizes, known, weighted_layers
 from .maps import LinearMap, in_float64
 from .rules import (
     BATCH_NORMS,
@@ -20,7 +24,6 @@ from .rules import (
     TRANSPOSED,
     check_name,
     evaluation,
-    linear_map,
     measured_map,
 )
 from .spectral import bracket, check_rtol, rank_bracket
@@ -32,66 +35,6 @@ KINDS = (
     (nn.Linear, "linear"),
 )
 COLUMNS = ("layer", "kind", "norm", "value", "lower", "upper", "status", "seconds")
-
-
-def _known(layer: nn.Module) -> bool:
-    return linear_map.dispatch(type(layer)) is not linear_map.dispatch(object)
-
-
-def _layers(module: nn.Module, name: str = "", seen: set | None = None) -> Iterator:
-    """Names and layers that hold weights, each once; a layer with a rule is taken whole."""
-    seen = set() if seen is None else seen
-    if module in seen or isinstance(module, ParametrizationList):
-        return
-    seen.add(module)
-    if _known(module) or next(module.parameters(recurse=False), None) is not None:
-        yield name, module
-    if not _known(module):
-        for child, part in module.named_children():
-            yield from _layers(part, f"{name}.{child}" if name else child, seen)
-
-
-def _wanted(model: nn.Module, layers: dict[str, nn.Module], reached: dict) -> str:
-    """What the first layer to see an input (else the first defined) wants, in words."""
-    named = {layer: name for name, layer in layers.items()}
-    first = next(iter(reached), None) or next(filter(_known, layers.values()), model)
-    name = f"{named.get(first, '')!r} {type(first).__name__}"
-    for attribute, what in (("in_channels", "channels"), ("in_features", "features")):
-        if attribute in vars(first):
-            return f"its first layer {name} wants {vars(first)[attribute]} input {what}"
-    return f"its first layer is {name}"
-
-
-def _sizes(model: nn.Module, layers: dict[str, nn.Module], input_size) -> dict:
-    """The spatial input shape of each layer when the model first calls it on a zero image."""
-    sizes, handles = {}, []
-
-    def see(layer: nn.Module, args: tuple) -> None:
-        if layer not in sizes and args and isinstance(args[0], Tensor):
-            sizes[layer] = tuple(args[0].shape[2:])
-
-    positive = isinstance(input_size, (tuple, list)) and all(
-        isinstance(n, int) and n > 0 for n in input_size
-    )
-    if not (positive and input_size):
-        raise ValueError(
-            f"input_size {input_size!r} is not (C, H, W) in positive integers; "
-            f"{_wanted(model, layers, sizes)}"
-        )
-    floating = [p for p in model.parameters() if p.is_floating_point()]
-    like = floating[0] if floating else torch.zeros(())
-    try:
-        handles = [layer.register_forward_pre_hook(see) for layer in layers.values()]
-        model(torch.zeros(1, *input_size, dtype=like.dtype, device=like.device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        wanted, reason = _wanted(model, layers, sizes), str(error).partition("\n")[0]
-        raise ValueError(
-            f"input_size {tuple(input_size)} does not fit the model: {wanted} ({reason})"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
 
 
 class _Measurement:
@@ -122,41 +65,89 @@ class _Measurement:
         rank = rank_bracket(operator_frobenius(linear).item(), self.sigma)
         return rank.upper, *rank
 
+    def reason(self, error: Exception) -> str:
+        """Why the layer has no such norm, in one sentence."""
+        if self.size is None and known(self.layer):
+            return "the forward pass never called this layer, so its input shape is unknown"
+        if not known(self.layer) and inspect.ismethod(getattr(self.layer, "weight", None)):
+            name = type(self.layer).__name__
+            return f"weights of {name} are packed (quantized); a norm needs floating point"
+        return str(error).partition("\n")[0]
+
     def row(self, norm: str) -> tuple:
         """Kind, norm, value, lower, upper, status and seconds."""
         start, numbers, status = time.perf_counter(), (math.nan,) * 3, "ok"
         try:
             numbers = self.measure(norm)
-        except (ValueError, TypeError, RuntimeError) as error:
-            status = str(error)
-            if self.size is None and _known(self.layer):
-                status = "the forward pass never called this layer, so its input shape is unknown"
+        except (ValueError, TypeError, RuntimeError, ArithmeticError, MemoryError) as error:
+            status = self.reason(error)
         return self.kind, norm, *numbers, status, time.perf_counter() - start
+
+    @torch.no_grad()
+    def rows(self, norms: tuple[str, ...]) -> list[tuple]:
+        """One row a norm; what they share counts for the first that needs it."""
+        return [self.row(norm) for norm in norms]
+
+    def work(self) -> float:
+        """About how long the spectral norm takes, in no unit."""
+        weights = sum(p.numel() for p in self.layer.parameters())
+        return weights**1.5 * math.prod(self.size or ())
+
+
+def _each(measure: Callable, names: list[str], workers: int, progress: bool) -> dict:
+    """`measure` of every name, each worker on one torch thread: no sum depends on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        names_of = {pool.submit(measure, name): name for name in names}
+        hidden = None if progress else True
+        shown = {"total": len(names), "unit": "layer", "leave": False, "disable": hidden}
+        return {names_of[done]: done.result() for done in tqdm(as_completed(names_of), **shown)}
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _workers(model: nn.Module, workers: int | None) -> int:
+    """How many layers at a time: one on an accelerator, which is busy with one."""
+    if workers is not None and not (isinstance(workers, int) and workers > 0):
+        raise ValueError(f"workers {workers!r} is not a whole number above 0, or None")
+    if any(t.device.type != "cpu" for t in chain(model.parameters(), model.buffers())):
+        return 1
+    return workers or torch.get_num_threads()
 
 
 @torch.no_grad()
 def layer_table(
     model: nn.Module,
-    input_size: tuple[int, ...],
+    input_size: tuple[int, ...] | tuple[tuple[int, ...], ...],
     *,
     norms: tuple[str, ...] = NORMS,
     boundary: str = "zero",
     rtol: float = 1e-3,
+    workers: int | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """The norms of every layer of a network that holds weights, one row per layer and norm.
 
     *In plain words:* one forward pass of a zero image finds the input shape of each layer; then
     each is measured by itself, in evaluation mode. The model is left as it was found. A layer
-    used more than once is measured at its first input. A layer that cannot be measured keeps its
-    rows, with the reason as their status.
+    used more than once is measured at its first input. A Linear used on tokens or on
+    channels-last maps is one matrix at every position, and its norms, Frobenius too, are those
+    of that matrix. A layer that cannot be measured keeps its rows, with the reason as status.
 
     Arguments:
-        model: the network.
-        input_size: shape (C, H, W) of one image.
+        model: the network, on any device.
+        input_size: shape (C, H, W) of one image; where forward needs several inputs, one shape
+            for each, such as ((3, 32, 32), (10,)).
         norms: any of "l1", "linf", "spectral", "frobenius", "stable_rank".
         boundary: "zero" for operators as executed, "circular" for the taps on the torus; of
             spectral, frobenius and stable_rank (l1 and linf are always as executed).
         rtol: relative accuracy of the spectral norm.
+        workers: layers measured at a time, each on one torch thread; None for as many as torch
+            has threads. The values do not depend on it. An accelerator takes one at a time.
+        progress: show a progress bar where standard error is a terminal.
 
     Shape:
         columns layer (qualified name), kind ("linear", "conv", "batch_norm", "other"), norm,
@@ -164,8 +155,8 @@ def layer_table(
         value is the end that has converged: lower, for the stable rank upper.
 
     Raises:
-        ValueError: if a norm or the boundary is unknown, rtol is out of range, or the model does
-            not take the input.
+        ValueError: if a norm or the boundary is unknown, rtol or workers is out of range, or the
+            model does not take the input.
 
     Example:
         >>> conv, head = nn.Conv2d(3, 4, 3), nn.Linear(64, 2)
@@ -181,11 +172,14 @@ def layer_table(
         check_name("norm", norm, NORMS)
     check_name("boundary", boundary, BOUNDARIES)
     check_rtol(rtol)
-    layers = dict(_layers(model))
+    workers, layers = _workers(model, workers), dict(weighted_layers(model))
     with evaluation(model):
-        sizes = _sizes(model, layers, input_size)
-        rows = []
-        for name, layer in layers.items():
-            measurement = _Measurement(layer, sizes.get(layer), boundary, rtol)
-            rows += [(name, *measurement.row(norm)) for norm in norms]
+        sizes = input_sizes(model, layers, input_size)
+        made = {
+            name: _Measurement(layer, sizes.get(name), boundary, rtol)
+            for name, layer in layers.items()
+        }
+        largest_first = sorted(made, key=lambda name: -made[name].work())
+        found = _each(lambda name: made.pop(name).rows(norms), largest_first, workers, progress)
+    rows = [(name, *row) for name in layers for row in found[name]]
     return pd.DataFrame(rows, columns=list(COLUMNS))
