@@ -82,6 +82,60 @@ def test_layers_are_judged_by_the_share_that_grew(factor, verdict):
     assert norm_decay.judge_layers(_norms(factor), "quick").verdict == verdict
 
 
+def _errors(kind="Conv2d", norm="l1", **methods) -> pd.DataFrame:
+    rows = [
+        (case, kind, norm, method, error)
+        for method, errors in methods.items()
+        for case, error in enumerate(errors)
+    ]
+    return pd.DataFrame(rows, columns=["case", "kind", "norm", "method", "error"])
+
+
+def test_exact_is_judged_by_the_worst_layer_of_each_kind_and_not_by_other_formulas():
+    fine = _errors(exact=[0.0, -3e-16, 2e-16], border_free=[0.5, 0.0, -0.2])
+    judged = norm_decay.judge_exact(fine, "quick")
+    assert judged.verdict == "reproduced" and judged.deciding.effect == 3e-16
+    assert judged.deciding.n == 3 and len(judged.parts) == 1
+    for wrong in (-2e-12, np.nan):
+        table = pd.concat([fine, _errors(kind="Conv1d", norm="linf", exact=[0.0, wrong])])
+        judged = norm_decay.judge_exact(table, "quick")
+        assert judged.verdict == "contradicted" and "Conv1d" in judged.deciding.name
+        assert len(judged.parts) == 2
+
+
+def _times(repetitions=3, **seconds) -> pd.DataFrame:
+    """Two layers, each method's time give or take a few percent that depend on the repetition."""
+    rows = [
+        (layer, method, repetition, value * (1 + 0.02 * repetition * (method == "fft_svd")))
+        for layer in ("b", "a")
+        for method, value in seconds.items()
+        for repetition in range(repetitions if method != "gram_iteration" else 1)
+    ]
+    return pd.DataFrame(rows, columns=["layer", "method", "repetition", "seconds"])
+
+
+@pytest.mark.parametrize(
+    ("svd", "repetitions", "verdict"),
+    [(0.1, 3, "reproduced"), (0.0098, 3, "not separable"), (0.005, 3, "contradicted"),
+     (0.1, 2, "not run")],
+)  # fmt: skip
+def test_speed_needs_a_factor_of_ten_on_every_row(svd, repetitions, verdict):
+    slow = {"power_method": 1.0, "fft_svd": svd, "gram_iteration": 1e-9, "bracket": 1e-9}
+    judged = norm_decay.judge_speed(_times(repetitions, l1=1e-3, linf=1e-3, **slow), "quick")
+    assert judged.verdict == verdict, judged
+    assert len(judged.parts) == 2 * 2 * 2 and judged.parts[0].name.startswith("b: l1")
+    assert {part.n for part in judged.parts} == {repetitions}
+
+
+@pytest.mark.parametrize("profile", papers.PROFILES)
+def test_every_profile_checks_and_times_norms(profile):
+    checked, timed = norm_decay.exactness(profile), norm_decay.timing(profile)
+    if profile != "smoke":
+        assert checked.cases >= 2000 and timed.repetitions >= 3 and timed.divide == 1
+    if profile == "paper":
+        assert timed.size == 32
+
+
 def _probes(measure: str, value, groups=(1, 2, 4), depths=(4, 8)) -> pd.DataFrame:
     """`value(position / depth, groups)` at every layer, a little noise by seed."""
     rows = [

@@ -45,6 +45,7 @@ def test_direct_labels_move_as_little_as_needed():
     "evonorm_s0",
     "conv weight_norm scaled_ws weight_centering spectral_norm oni own conv_norm",
     "none batch layer instance group scaled_ws weight_norm", "plain pgd trades alp",
+    "l1 linf bracket power_method gram_iteration fft_svd", "exact border_free released",
     "none batch spectral_norm oni ocnn conv_norm", "none batch group weight_norm enorm",
 ])  # fmt: skip
 def test_colors_and_markers_are_distinct_wherever_methods_meet(keys):

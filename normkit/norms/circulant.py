@@ -82,9 +82,10 @@ def _solved(symbol: Symbol, frequencies: Tensor, best: float, rtol: float) -> fl
     return best
 
 
-def _searched(symbol: Symbol, best: float, rtol: float, rigorous: bool) -> float:
+def _searched(gram: Gram, best: float, rtol: float, rigorous: bool) -> float:
     """The largest squared norm of one group: found in float32, certified in float64."""
-    frequencies, rows, level = candidates(symbol, best)
+    symbol = gram.symbol
+    frequencies, rows, level = candidates(gram, best)
     found, done = best, 0
     for block in symbol.at(frequencies, torch.float64):
         found = _close(block[:, 0], rows[done : done + len(block)], found, rtol)
@@ -101,7 +102,9 @@ def _searched(symbol: Symbol, best: float, rtol: float, rigorous: bool) -> float
     return found
 
 
-def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Bracket:
+def torus_bracket(
+    linear: LinearMap, torus, rtol: float, rigorous: bool, gram: Gram | None = None
+) -> Bracket:
     """Bracket of the spectral norm of the taps on a torus, which the strides divide.
 
     Both ends are the same where the largest norm is that of a vector or of a single small
@@ -120,7 +123,8 @@ def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Brac
         best = _solved(symbol, every, best, rtol)
     else:
         for group in range(groups):
-            best = _searched(symbol.group(group), best, rtol, rigorous)
+            values = gram or Gram(symbol.group(group), torch.float32)
+            best = _searched(values, best, rtol, rigorous)
     lower, slack, error = math.sqrt(best), 0.0, 0.0
     closed = size == 1 or (groups == taps == 1 and size <= DENSE)
     upper = lower if closed and not rigorous else lower * (1 + 0.75 * rtol)

@@ -214,13 +214,12 @@ def _covered(values: Gram, estimates: Tensor, level: float, margin: float) -> Te
     return covered
 
 
-def candidates(symbol: Symbol, best: float) -> tuple[Tensor, Tensor, float]:
+def candidates(values: Gram, best: float) -> tuple[Tensor, Tensor, float]:
     """Frequencies that may hold a squared norm above `best`, rows to start from, and a level.
 
     Everywhere else a float32 factorization says that the squared norm is below the level, the
     largest of `best` and what the search reached, less a margin for that factorization's rounding.
     """
-    values = Gram(symbol, torch.float32)
     margin = (160 + 4 * values.size) * UNIT[torch.float32]
     search = _Search(values)
     search.climb()

@@ -62,11 +62,12 @@ def pack(matrices: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, size: int) -> Tensor:
     """Hermitian matrices (count, n, n) from their packed lower triangles."""
-    matrices = packed.new_zeros(len(packed), size, size)
+    matrices = packed.new_empty(len(packed), size, size)
     for columns, rows, place in _panels(size):
         part = packed[:, place].unflatten(1, (-1, columns.stop - columns.start))
         matrices[:, rows, columns] = part
-    return matrices.tril() + matrices.tril(-1).mH
+        matrices[:, columns, columns.stop :] = part[:, columns.stop - columns.start :].mH
+    return matrices
 
 
 def indefinite(packed: Tensor, size: int) -> Tensor:
@@ -100,6 +101,12 @@ def random_rows(matrices: Tensor) -> Tensor:
     return row.to(matrices).expand(len(matrices), -1)
 
 
+def _lengths(rows: Tensor) -> Tensor:
+    """Lengths (count, 1, 1) of rows (count, 1, n)."""
+    flat = torch.view_as_real(rows).flatten(2) if rows.is_complex() else rows
+    return torch.linalg.vector_norm(flat, dim=2, keepdim=True)
+
+
 def ritz_rows(matrices: Tensor, start: Tensor, steps: int, wanted: int) -> tuple[Tensor, Tensor]:
     """Top Ritz values (count, wanted) and rows `x^H` (count, wanted, n), the largest last.
 
@@ -116,12 +123,12 @@ def ritz_rows(matrices: Tensor, start: Tensor, steps: int, wanted: int) -> tuple
         basis[:, step] = row[:, 0]
         known = basis[:, : step + 1]
         row = torch.bmm(row, matrices)
-        before = torch.linalg.vector_norm(row, dim=2, keepdim=True)
+        before = _lengths(row)
         for _ in range(1 if step < SHORT else 2):
             part = torch.bmm(row, known.mH)
             row = torch.baddbmm(row, part, known, alpha=-1)
             projected[:, step, : step + 1] += part[:, 0]
-        length = torch.linalg.vector_norm(row, dim=2, keepdim=True)
+        length = _lengths(row)
         row = (row / length).masked_fill_(length <= noise * before, 0.0)
     values, vectors = torch.linalg.eigh(projected)
     return values[:, -wanted:], torch.bmm(vectors[:, :, -wanted:].mH, basis)

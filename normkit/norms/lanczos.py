@@ -1,6 +1,6 @@
 """Top eigenvectors without the matrix: a block Davidson method from two random starts."""
 
-__all__ = ["dense_matrix", "flat_operator", "random_starts", "ritz_vectors"]
+__all__ = ["dense_matrix", "flat_operator", "random_starts", "ritz_vector"]
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ENTRIES = 2**26
 
 
 def flat_operator(linear: LinearMap, weight: Tensor, batch: int) -> tuple[Callable, Callable]:
-    """The map and its adjoint on batches (batch, size) of flattened inputs and outputs.
+    """The map and its adjoint on at most `batch` flattened inputs and outputs (count, size).
 
     The map is linear, so one graph, built at zero, serves every application of the adjoint.
     """
@@ -28,11 +28,13 @@ def flat_operator(linear: LinearMap, weight: Tensor, batch: int) -> tuple[Callab
         image = linear.forward(probe, weight)
 
     def apply(x: Tensor) -> Tensor:
-        return linear.forward(x.view(probe.shape), weight).flatten(1)
+        return linear.forward(x.view(-1, *linear.in_shape), weight).flatten(1)
 
     def adjoint(y: Tensor) -> Tensor:
-        (x,) = torch.autograd.grad(image, probe, y.view(image.shape), retain_graph=True)
-        return x.flatten(1)
+        full = y.new_zeros(image.shape).flatten(1)
+        full[: len(y)] = y
+        (x,) = torch.autograd.grad(image, probe, full.view(image.shape), retain_graph=True)
+        return x[: len(y)].flatten(1)
 
     return apply, adjoint
 
@@ -90,8 +92,8 @@ def _error(values: Tensor, residual: Tensor, inverse: Tensor | None) -> float:
     return 100 * residual.square().sum().item() / gap
 
 
-def ritz_vectors(operator, start: Tensor, tolerance: float, invert=None) -> Tensor:
-    """Approximate top eigenvectors (2, size) of a positive semidefinite operator, best first.
+def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tensor:
+    """An approximate top eigenvector (1, size) of a positive semidefinite operator.
 
     The residuals of the two top Ritz vectors extend the basis, after `invert`, an approximate
     inverse of `tau I - A`, has brought forward what they hold of the top. Without it this is block
@@ -104,7 +106,7 @@ def ritz_vectors(operator, start: Tensor, tolerance: float, invert=None) -> Tens
 
     Example:
         >>> matrix = torch.diag(torch.arange(1.0, 41.0, dtype=torch.float64))
-        >>> x = ritz_vectors(lambda x: x @ matrix, random_starts(40, matrix), 1e-9)
+        >>> x = ritz_vector(lambda x: x @ matrix, random_starts(40, matrix), 1e-9)
         >>> (x[0] @ matrix @ x[0]).round(decimals=6)
         tensor(40., dtype=torch.float64)
     """
@@ -122,7 +124,7 @@ def ritz_vectors(operator, start: Tensor, tolerance: float, invert=None) -> Tens
         full = count + width > rows
         if invert or full or count % (4 * width) == 0:
             values, vectors = torch.linalg.eigh(projected[:count, :count])
-            chosen = vectors[:, -KEPT:].flip(1).mT.to(basis)
+            chosen = vectors[:, -(KEPT if full else width) :].flip(1).mT.to(basis)
             ritz, bent = chosen @ basis[:count], chosen @ images[:count]
             block = bent[:width] - values.flip(0)[:width, None].to(bent) * ritz[:width]
             residual, block = block[0], invert(block) if invert else block
@@ -137,4 +139,4 @@ def ritz_vectors(operator, start: Tensor, tolerance: float, invert=None) -> Tens
         count = _extend(basis, known, block)
         if count == known:
             break
-    return ritz[:width]
+    return ritz[:1]

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from .absolute import operator_frobenius
 from .circulant import UNIT, Bracket, stretches, torus_bracket
-from .lanczos import STARTS, dense_matrix, flat_operator, random_starts, ritz_vectors
+from .elimination import Gram
+from .lanczos import STARTS, dense_matrix, flat_operator, random_starts, ritz_vector
 from .maps import Axis, LinearMap, in_float64
 from .rules import measured_map
-from .symbols import scaled
+from .symbols import scaled, symbol_of
 from .waves import wave_inverse
 
 SMALL = 256
@@ -45,45 +46,43 @@ def _enclosing_torus(axis: Axis) -> tuple[int, float]:
     return -(-extent // axis.stride) * axis.stride, stretch
 
 
-def _top_vectors(linear: LinearMap, torus: list[int], rtol: float) -> Tensor:
-    """Inputs (2, size) that the operator stretches most, as far as an iteration finds them."""
-    work = linear.weight.numel() * math.prod(axis.outputs for axis in linear.axes)
-    if rtol >= 1e-5 and work >= LIGHT:
-        linear = replace(linear, weight=linear.weight.float())
-    weight = linear.weight
-    apply, adjoint = flat_operator(linear, weight, STARTS)
-    sizes = [n // axis.stride for n, axis in zip(torus, linear.axes, strict=True)]
-    fits = all(axis.outputs <= n for n, axis in zip(sizes, linear.axes, strict=True))
+def _wave_grid(linear: LinearMap, torus) -> list[int] | None:
+    """Frequencies an axis of the torus, if the map is so nearly one on it that these help."""
+    grid = [n // axis.stride for n, axis in zip(torus, linear.axes, strict=True)]
+    fits = all(a.outputs <= n and a.mode == "zeros" for a, n in zip(linear.axes, grid))
+    return grid if fits and len(linear.weight) == 1 else None
+
+
+def _top_vector(linear: LinearMap, grid: list[int] | None, gram: Gram | None, rtol: float):
+    """An input (1, size) that the operator stretches most, as far as an iteration finds it."""
+    apply, adjoint = flat_operator(linear, linear.weight, STARTS)
     strided = any(axis.stride > 1 for axis in linear.axes)
-    on_outputs = strided or weight.shape[1] <= weight.shape[2]
-    wavy = len(weight) == 1 and fits and all(axis.mode == "zeros" for axis in linear.axes)
-    invert = wave_inverse(linear, torus, on_outputs) if wavy else None
-    if wavy and on_outputs:
-        start = random_starts(math.prod(linear.out_shape), weight)
-        vectors = ritz_vectors(lambda y: apply(adjoint(y)), start, rtol / 4, invert)
-        return adjoint(vectors)
-    start = random_starts(math.prod(linear.in_shape), weight)
-    return ritz_vectors(lambda x: adjoint(apply(x)), start, rtol / 4, invert)
+    on_outputs = strided or linear.weight.shape[1] <= linear.weight.shape[2]
+    invert = wave_inverse(linear, gram, grid, on_outputs) if gram else None
+    if gram and on_outputs:
+        start = random_starts(math.prod(linear.out_shape), linear.weight)
+        return adjoint(ritz_vector(lambda y: apply(adjoint(y)), start, rtol / 2, invert))
+    start = random_starts(math.prod(linear.in_shape), linear.weight)
+    return ritz_vector(lambda x: adjoint(apply(x)), start, rtol / 2, invert)
 
 
-def _rayleigh(linear: LinearMap, torus: list[int], stretch: float, rtol: float, rigorous: bool):
-    """A lower bound: |A x| / |x| in float64 for the best vector that is found.
+def _rayleigh(linear: LinearMap, stretch: float, vector: Tensor, rigorous: bool) -> float:
+    """A lower bound: |A x| / |x| in float64 for an input x.
 
     With `rigorous` it is lowered by `(n + 16) u`, relative, for lengths of n entries, and by
     `2 (T + 16) u stretch sqrt(max row sum |K| max column sum |K|)` for sums of T products: more
     than rounding can do.
     """
-    linear, scale = scaled(linear, rigorous)
-    vectors = _top_vectors(linear, torus, rtol).double()
-    images = linear.forward(vectors.view(-1, *linear.in_shape), linear.weight.double()).flatten(1)
-    lower = stretches(vectors, images).max().item()
+    vector = vector.double()
+    image = linear.forward(vector.view(-1, *linear.in_shape), linear.weight.double()).flatten(1)
+    lower = stretches(vector, image).item()
     if rigorous:
         weight = linear.weight
         sums = [weight.abs().flatten(3).sum((side, 3)).max().item() for side in (1, 2)]
-        terms, entries = weight[0, 0].numel(), max(images.shape[1], vectors.shape[1])
+        terms, entries = weight[0, 0].numel(), max(image.shape[1], vector.shape[1])
         lower *= 1 - (entries + 16) * UNIT
         lower -= 2 * (terms + 16) * UNIT * stretch * math.sqrt(math.prod(sums))
-    return max(0.0, lower) * scale
+    return max(0.0, lower)
 
 
 def _dense_bracket(linear: LinearMap, rtol: float, rigorous: bool) -> Bracket:
@@ -117,11 +116,17 @@ def bracket(linear: LinearMap, rtol: float, rigorous: bool = False) -> Bracket:
     if min(inputs, outputs) <= SMALL and inputs * outputs <= SMALL_ENTRIES:
         return _dense_bracket(linear, rtol, rigorous)
     torus, factors = zip(*(_enclosing_torus(axis) for axis in linear.axes), strict=True)
-    stretch = math.prod(factors)
-    upper = torus_bracket(linear, torus, rtol, rigorous).upper * stretch
+    stretch, grid = math.prod(factors), _wave_grid(linear, torus)
+    linear, scale = scaled(linear, rigorous)
+    gram = Gram(symbol_of(linear, torus).reduced(), torch.float32) if grid else None
+    upper = torus_bracket(linear, torus, rtol, rigorous, gram).upper * stretch
     upper *= 1 + 8 * UNIT * rigorous
-    lower = _rayleigh(linear, torus, stretch, rtol, rigorous)
-    return Bracket(lower, max(lower, upper))
+    work = linear.weight.numel() * math.prod(axis.outputs for axis in linear.axes)
+    light = rtol < 1e-5 or work < LIGHT
+    weight = linear.weight.double() if light else linear.weight.float()
+    vector = _top_vector(replace(linear, weight=weight), grid, gram, rtol)
+    lower = _rayleigh(linear, stretch, vector, rigorous) * scale
+    return Bracket(lower, max(lower, upper * scale))
 
 
 def spectral_norm(

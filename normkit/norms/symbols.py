@@ -20,6 +20,8 @@ BLOCK = 2**21
 class Symbol:
     """Taps on a torus at stride one: `sum_t taps[t] exp(-2 pi i f . places[t] / grid)`.
 
+    Frequency f of the torus of a layer is frequency `f * factors % grid` here.
+
     Shape:
         taps: (groups, rows, columns, P), places: (P, axes)
     """
@@ -27,6 +29,7 @@ class Symbol:
     taps: Tensor
     places: Tensor
     grid: tuple[int, ...]
+    factors: tuple[int, ...]
 
     def at(self, frequencies: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
         """Blocks (frequencies, groups, rows, columns) of the symbol, computed in a precision."""
@@ -52,18 +55,20 @@ class Symbol:
         Taps that meet on the torus are added up; where all places are multiples of a number, as
         with a dilation, the grid visits each matrix once.
         """
-        places, grid = self.places - self.places.amin(0), list(self.grid)
+        places, grid, factors = self.places.clone(), list(self.grid), list(self.factors)
         for axis, size in enumerate(self.grid):
             step = math.gcd(*places[:, axis].tolist()) or size
-            grid[axis] = size // math.gcd(step, size)
+            common = math.gcd(step, size)
+            grid[axis], factors[axis] = size // common, step // common
             places[:, axis] = places[:, axis] // step % grid[axis]
         if not grid:
             return self
         distinct, index = places.unique(dim=0, return_inverse=True)
         if len(distinct) == len(places):
-            return Symbol(self.taps, places, tuple(grid))
+            return Symbol(self.taps, places, tuple(grid), tuple(factors))
         taps = self.taps.new_zeros(*self.taps.shape[:3], len(distinct))
-        return Symbol(taps.index_add_(3, index.to(taps.device), self.taps), distinct, tuple(grid))
+        taps = taps.index_add_(3, index.to(taps.device), self.taps)
+        return Symbol(taps, distinct, tuple(grid), tuple(factors))
 
 
 @lru_cache(maxsize=256)
@@ -102,10 +107,10 @@ def symbol_of(linear: LinearMap, torus) -> Symbol:
     strides = torch.tensor([axis.stride for axis in linear.axes], dtype=torch.int64)
     grid = tuple(n // axis.stride for n, axis in zip(torus, linear.axes, strict=True))
     if (strides == 1).all():
-        return Symbol(weight, places, grid)
+        return Symbol(weight, places, grid, (1,) * len(grid))
     phases, phase = (places % strides).unique(dim=0, return_inverse=True)
     coarse, index = (places // strides).unique(dim=0, return_inverse=True)
     groups, outputs, inputs = weight.shape[:3]
     taps = weight.new_zeros(groups, outputs, len(phases), inputs, len(coarse))
     taps[:, :, phase, :, index] = weight.movedim(3, 0)
-    return Symbol(taps.flatten(2, 3), coarse, grid)
+    return Symbol(taps.flatten(2, 3), coarse, grid, (1,) * len(grid))

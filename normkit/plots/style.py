@@ -48,6 +48,15 @@ _METHODS = {
     "enorm": (_ROSE, "s", "ENorm"),
     "ocnn": (_WINE, "P", "OCNN"),
     "norm_decay": (_PURPLE, "v", "norm decay"),
+    "l1": (_ROSE, "D", r"$\ell_1$, exact"),
+    "linf": (_PURPLE, "v", r"$\ell_\infty$, exact"),
+    "bracket": (_GREEN, "s", "spectral norm, bracket"),
+    "power_method": (_SKY, "^", "power method"),
+    "gram_iteration": (_ORANGE, "P", "Gram iteration"),
+    "fft_svd": (_INK, "o", "FFT + SVD"),
+    "exact": (_ROSE, "D", "exact"),
+    "border_free": (_INDIGO, "s", "formula without borders"),
+    "released": (_ORANGE, "^", "as in the authors' code"),
 }
 COLORS = {key: color for key, (color, _, _) in _METHODS.items()}
 MARKERS = {key: marker for key, (_, marker, _) in _METHODS.items()}

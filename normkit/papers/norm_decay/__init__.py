@@ -4,6 +4,9 @@ The authors compute the exact l1 and linf norms of layers, and find that network
 against an adversary have *larger* norms than plain ones while being far more robust.
 """
 
+from .comparison import compare
+from .exact import Exactness, exactness
+from .measured import kept
 from .runs import (
     SETTINGS,
     Adversaries,
@@ -13,17 +16,26 @@ from .runs import (
     layer_norms,
     other_start,
 )
-from .verdicts import CLAIMS, judge_density, judge_layers
+from .speed import Speed, timing
+from .verdicts import CLAIMS, judge_density, judge_exact, judge_layers, judge_speed
 
 __all__ = [
     "CLAIMS",
     "SETTINGS",
     "Adversaries",
+    "Exactness",
+    "Speed",
     "accuracies",
     "adversarial_runs",
+    "compare",
     "datasets",
+    "exactness",
     "judge_density",
+    "judge_exact",
     "judge_layers",
+    "judge_speed",
+    "kept",
     "layer_norms",
     "other_start",
+    "timing",
 ]
