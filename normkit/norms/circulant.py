@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .elimination import Gram, candidates
-from .hermitian import diagonal, gram, indefinite, lanczos, pack, random_rows
+from .hermitian import gram, indefinite, lanczos, random_rows
 from .lanczos import dense_matrix
 from .maps import LinearMap, in_float64
 from .rules import measured_map
@@ -63,9 +63,9 @@ def _close(blocks: Tensor, rows: Tensor | None, best: float, rtol: float) -> flo
             rows[waiting] = lanczos(grams[waiting], rows[waiting], STEPS)[1]
         images = (rows[waiting, None] @ blocks[waiting])[:, 0]
         best = max(best, *stretches(rows[waiting], images).square().tolist())
-        shifted = -pack(grams[waiting])
-        shifted[:, diagonal(size)] += best * (1 + rtol / 2) ** 2
-        waiting = waiting[indefinite(shifted, size)]
+        shifted = -grams[waiting]
+        shifted.diagonal(dim1=1, dim2=2).add_(best * (1 + rtol / 2) ** 2)
+        waiting = waiting[indefinite(shifted)]
         if not len(waiting):
             return best
     raise ValueError(f"rtol {rtol} is finer than float64 can certify for this layer")

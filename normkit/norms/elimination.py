@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .hermitian import diagonal, gram, indefinite, lanczos, pack, random_rows, unpack
+from .hermitian import gram, indefinite, lanczos, random_rows
 from .symbols import Symbol, half_grid
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
@@ -19,6 +19,7 @@ CHUNK = 2**19
 PARTS = 4
 LINES = 2**23
 MERGED = 64
+FEW = 24
 STARTS = 8
 ROUNDS = 3
 STEPS = 8
@@ -63,9 +64,9 @@ class Gram:
         self.samples = torch.cat([gram(block[:, 0]) for block in blocks])
         if not self.samples.is_complex():
             self.samples = torch.complex(self.samples, self.samples * 0)
-        self.packed = pack(self.samples)[place.flatten()]
-        self.packed[mirrored.flatten()] = self.packed[mirrored.flatten()].conj()
-        self._split(len(self.grid) - 1 if self.size > MERGED else 0, symbol.taps.device, dtype)
+        self.values = self.samples[place.flatten()]
+        self.values[mirrored.flatten()] = self.values[mirrored.flatten()].conj()
+        self._split(len(self.grid) - 1 if self.size >= MERGED else 0, symbol.taps.device, dtype)
 
     def _split(self, cut: int, device: torch.device, dtype: torch.dtype) -> None:
         """Tables of the axes before the cut, that number the lines, and of those after it."""
@@ -78,32 +79,33 @@ class Gram:
         self.line, self.point = places // len(self.points), places % len(self.points)
 
     def _blocks(self, index: Tensor, sign: float) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places in the index, and `sign G` there, packed."""
+        """Places in the index, and `sign G` there."""
         width = self.points.shape[1]
-        flat = torch.view_as_real(self.packed).view(self.lines.shape[1], -1)
+        flat = torch.view_as_real(self.values).view(self.lines.shape[1], -1)
         entries = flat.shape[1] // width
-        chunk = max(1, 2 * CHUNK // entries)
+        chunk = max(1, CHUNK // self.size**2)
         lines, which = self.line[index].unique(return_inverse=True)
         for group in lines.split(max(1, LINES // flat.shape[1])):
             along = (self.lines[group] @ flat).view(len(group), width, entries)
             for line, values in zip(group, along, strict=True):
                 for part in (lines[which] == line).nonzero()[:, 0].split(chunk):
-                    packed = sign * self.points[self.point[index[part]]] @ values
-                    yield part, torch.view_as_complex(packed.view(len(part), -1, 2))
+                    block = sign * self.points[self.point[index[part]]] @ values
+                    shape = (len(part), self.size, self.size, 2)
+                    yield part, torch.view_as_complex(block.view(shape))
 
     def at(self, index: Tensor) -> Tensor:
         """`G` at these frequencies."""
         matrices = self.samples.new_empty(len(index), self.size, self.size)
-        for part, packed in self._blocks(index, 1.0):
-            matrices[part] = unpack(packed, self.size)
+        for part, block in self._blocks(index, 1.0):
+            matrices[part] = block
         return matrices
 
     def not_below(self, index: Tensor, level: float) -> Tensor:
         """Those of the frequencies at which no factor shows that `G` is below the level."""
         kept = [index[:0]]
-        for part, packed in self._blocks(index, -1.0):
-            packed[:, diagonal(self.size)] += level
-            kept.append(index[part][indefinite(packed, self.size)])
+        for part, block in self._blocks(index, -1.0):
+            block.diagonal(dim1=1, dim2=2).add_(level)
+            kept.append(index[part][indefinite(block)])
         return torch.cat(kept)
 
     def quotients(self, rows: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ class Gram:
         `8 n (n + 2) u level` for a factorization that succeeds (Rump, BIT 2006).
         """
         _, rows, columns, taps = self.symbol.taps.shape
-        unit, samples = UNIT[self.points.dtype], len(self.packed)
+        unit, samples = UNIT[self.points.dtype], len(self.values)
         kappa = self.symbol.taps.abs().sum(3).square().sum().item()
         weight = math.prod(x.abs().sum(1).max().item() for x in (self.lines, self.points))
         sums = 8 * (taps + 32) + 16 * (max(rows, columns) + 8) + 4 * (samples + 32)
@@ -198,7 +200,7 @@ def _covered(values: Gram, estimates: Tensor, level: float, margin: float) -> Te
     where too few of its tests succeed.
     """
     covered = torch.zeros(len(values.frequencies), dtype=torch.bool)
-    for radius in RADII if len(values.grid) <= 2 else ():
+    for radius in RADII if len(values.grid) <= 2 and values.size >= FEW else ():
         share = _share(values, radius)
         if share < 4 * margin:
             continue
@@ -227,7 +229,7 @@ def candidates(values: Gram, best: float) -> tuple[Tensor, Tensor, float]:
     covered = _covered(values, search.estimates.cpu(), level, margin)
     order = (~covered).nonzero()[:, 0]
     waiting = [order[:0]]
-    for part in order.split(-(-max(len(order), 1) // PARTS)):
+    for part in order.split(max(len(order) // PARTS, CHUNK // values.size**2)):
         failed = values.not_below(part, level)
         new = [place for place in failed.tolist() if place not in search.found][:STARTS]
         if new:

@@ -1,15 +1,21 @@
 """Batches of Hermitian matrices: products, factorizations, a few Lanczos steps."""
 
-__all__ = ["diagonal", "gram", "indefinite", "lanczos", "pack", "random_rows", "ritz_rows", "unpack"]
+__all__ = ["gram", "indefinite", "lanczos", "random_rows", "ritz_rows"]
 
 import itertools
-from functools import lru_cache
 
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 from torch.nn.functional import normalize
 
-PANEL = 16
+POTRF = {
+    torch.float32: lapack.spotrf,
+    torch.float64: lapack.dpotrf,
+    torch.complex64: lapack.cpotrf,
+    torch.complex128: lapack.zpotrf,
+}
+SMALL = 24
 SPLIT = 64
 SHORT = 8
 
@@ -33,64 +39,19 @@ def gram(blocks: Tensor) -> Tensor:
     return products.tril_() + products.tril(-1).mH
 
 
-@lru_cache(maxsize=256)
-def _panels(size: int) -> tuple[tuple[slice, slice, slice], ...]:
-    """Columns of each panel of a lower triangle, its rows, and its place when they are packed."""
-    width, done, panels = (size if size <= 2 * PANEL else PANEL), 0, []
-    for low in range(0, size, width):
-        high = min(low + width, size)
-        entries = (size - low) * (high - low)
-        panels.append((slice(low, high), slice(low, size), slice(done, done + entries)))
-        done += entries
-    return tuple(panels)
+def indefinite(matrices: Tensor) -> Tensor:
+    """Which of the matrices (count, n, n) have no Cholesky factor; they are overwritten.
 
-
-@lru_cache(maxsize=256)
-def diagonal(size: int) -> Tensor:
-    """Where the diagonal is in a packed matrix."""
-    return torch.cat([
-        place.start + torch.arange(columns.stop - columns.start) * (columns.stop - columns.start + 1)
-        for columns, _, place in _panels(size)
-    ])
-
-
-def pack(matrices: Tensor) -> Tensor:
-    """Lower triangles of matrices (count, n, n), panel after panel: (count, entries)."""
-    parts = [matrices[:, rows, columns].flatten(1) for columns, rows, _ in _panels(matrices.shape[1])]
-    return torch.cat(parts, dim=1)
-
-
-def unpack(packed: Tensor, size: int) -> Tensor:
-    """Hermitian matrices (count, n, n) from their packed lower triangles."""
-    matrices = packed.new_empty(len(packed), size, size)
-    for columns, rows, place in _panels(size):
-        part = packed[:, place].unflatten(1, (-1, columns.stop - columns.start))
-        matrices[:, rows, columns] = part
-        matrices[:, columns, columns.stop :] = part[:, columns.stop - columns.start :].mH
-    return matrices
-
-
-def indefinite(packed: Tensor, size: int) -> Tensor:
-    """Which of the matrices, given by their packed lower triangles, have no Cholesky factor.
-
-    By panels, since products of many matrices at once are faster than many factorizations.
+    On the CPU all but small ones go to SciPy's LAPACK, which is two to four times faster than
+    torch's on some processors.
     """
-    factors = packed.new_empty(len(packed), size, size)
-    failed = torch.zeros(len(packed), dtype=torch.bool, device=packed.device)
-    for columns, rows, place in _panels(size):
-        width = columns.stop - columns.start
-        panel = packed[:, place].unflatten(1, (-1, width))
-        if columns.start:
-            known = factors[:, rows, : columns.start]
-            panel = torch.baddbmm(panel, known, known[:, :width].mH, alpha=-1)
-        factor, info = torch.linalg.cholesky_ex(panel[:, :width])
-        failed |= info != 0
-        if columns.stop == size or failed.all():
-            break
-        unit = torch.eye(width, dtype=packed.dtype, device=packed.device).expand_as(factor)
-        inverse = torch.linalg.solve_triangular(factor, unit, upper=False)
-        torch.bmm(panel[:, width:], inverse.mH, out=factors[:, columns.stop :, columns])
-    return failed
+    size = matrices.shape[1]
+    if matrices.device.type != "cpu" or size < SMALL:
+        return torch.linalg.cholesky_ex(matrices)[1] != 0
+    factor = POTRF[matrices.dtype]
+    views = matrices.contiguous().numpy().swapaxes(1, 2)
+    failed = [factor(view, lower=0, clean=0, overwrite_a=1)[1] for view in views]
+    return torch.tensor(failed, dtype=torch.int64) != 0
 
 
 def random_rows(matrices: Tensor) -> Tensor:
@@ -138,6 +99,10 @@ def lanczos(matrices: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor
     """Quotients `x^H G x` and unit rows `x^H` (count, n) near the top of semidefinite matrices.
 
     The quotients are computed from the vectors, so that no fault of the iteration raises them.
+    Where the steps would be half of all there are, the matrices are solved instead.
     """
-    rows = normalize(ritz_rows(matrices, start, steps, 1)[1], dim=2)
+    if 2 * steps >= start.shape[1]:
+        rows = torch.linalg.eigh(matrices)[1][:, :, -1:].mH
+    else:
+        rows = normalize(ritz_rows(matrices, start, steps, 1)[1], dim=2)
     return (torch.bmm(rows, matrices) @ rows.mH).real[:, 0, 0], rows[:, 0]
