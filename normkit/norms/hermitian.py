@@ -33,10 +33,12 @@ def gram(blocks: Tensor) -> Tensor:
     size = rows.shape[1]
     if size < SPLIT:
         return rows @ rows.mH
-    products = rows.new_zeros(len(rows), size, size)
+    conjugates, products = rows.conj().resolve_conj(), rows.new_empty(len(rows), size, size)
     for part in _row_blocks(size):
-        products[:, part, : part.stop] = rows[:, part] @ rows[:, : part.stop].mH
-    return products.tril_() + products.tril(-1).mH
+        block = rows[:, part] @ conjugates[:, : part.stop].mT
+        products[:, part, : part.stop] = block
+        products[:, : part.start, part] = block[:, :, : part.start].mH
+    return products
 
 
 def indefinite(matrices: Tensor) -> Tensor:

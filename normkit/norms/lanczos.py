@@ -10,10 +10,11 @@ from torch import Tensor
 
 from .maps import LinearMap
 
-STARTS = 2
+WIDTH = 2
 ITERATIONS = 400
 ROWS = 240
 KEPT = 8
+CONFIRMED = 2
 BASIS = 2**26
 ENTRIES = 2**26
 
@@ -57,27 +58,55 @@ def dense_matrix(linear: LinearMap, weight: Tensor) -> Tensor:
 
 
 def random_starts(size: int, like: Tensor) -> Tensor:
-    """Two random vectors (2, size), always the same, drawn without the global generator."""
+    """Four random vectors (4, size), always the same, drawn without the global generator."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(STARTS, size, generator=generator, dtype=torch.float64).to(like)
+    return torch.randn(2 * WIDTH, size, generator=generator, dtype=torch.float64).to(like)
 
 
-def _extend(basis: Tensor, count: int, block: Tensor) -> int:
-    """Orthogonalize a block into the rows of the basis after `count`; the new count.
+class _Space:
+    """An orthonormal basis, what the operator makes of it, and the operator within it."""
 
-    In two passes, since what little one leaves holds its rounding. A remainder at that level is
-    noise, and is left out instead of becoming a direction.
-    """
-    noise = 100 * torch.finfo(basis.dtype).eps
-    for x in block:
-        floor = noise * torch.linalg.vector_norm(x)
-        for _ in range(2):
-            x = torch.addmv(x, basis[:count].mT, torch.mv(basis[:count], x), alpha=-1)
-        length = torch.linalg.vector_norm(x)
-        if length > floor:
-            basis[count] = x / length
-            count += 1
-    return count
+    def __init__(self, rows: int, like: Tensor):
+        self.basis, self.images = like.new_empty(2, rows, like.shape[1])
+        self.projected = torch.zeros(rows, rows, dtype=torch.float64, device=like.device)
+        self.count, self.noise = 0, 100 * torch.finfo(like.dtype).eps
+
+    def extend(self, block: Tensor, operator: Callable) -> Tensor:
+        """Take the rows of a block into the basis; the images of those that were new.
+
+        Orthogonalized in two passes, since what little one leaves holds its rounding. A remainder
+        at that level is noise, and is left out instead of becoming a direction.
+        """
+        before = self.count
+        for x in block[: len(self.basis) - before]:
+            floor = self.noise * torch.linalg.vector_norm(x)
+            for _ in range(2):
+                known = self.basis[: self.count]
+                x = torch.addmv(x, known.mT, torch.mv(known, x), alpha=-1)
+            length = torch.linalg.vector_norm(x)
+            if length > floor:
+                self.basis[self.count] = x / length
+                self.count += 1
+        new, all_ = slice(before, self.count), slice(0, self.count)
+        if before < self.count:
+            self.images[new] = operator(self.basis[new])
+            self.projected[new, all_] = (self.images[new] @ self.basis[all_].mT).double()
+            self.projected[all_, new] = self.projected[new, all_].mT.clone()
+        return self.images[new]
+
+    def ritz(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest Ritz values, their vectors and the images of these, in falling order."""
+        values, vectors = torch.linalg.eigh(self.projected[: self.count, : self.count])
+        chosen = vectors[:, -number:].flip(1).mT.to(self.basis)
+        bent = chosen @ self.images[: self.count]
+        return values[-number:].flip(0), chosen @ self.basis[: self.count], bent
+
+    def restart(self) -> None:
+        """Keep only the top of the space."""
+        values, ritz, bent = self.ritz(KEPT)
+        self.count = len(values)
+        self.basis[: self.count], self.images[: self.count] = ritz, bent
+        self.projected[: self.count, : self.count] = values.diag()
 
 
 def _error(values: Tensor, residual: Tensor, inverse: Tensor | None) -> float:
@@ -88,7 +117,7 @@ def _error(values: Tensor, residual: Tensor, inverse: Tensor | None) -> float:
     """
     if inverse is not None:
         return torch.dot(residual, inverse).item()
-    gap = max(values[-1].item() - values[:-1].amax().item(), 1e-3 * values[-1].item(), 1e-300)
+    gap = max((values[0] - values[-1]).item(), 1e-3 * values[0].item(), 1e-300)
     return 100 * residual.square().sum().item() / gap
 
 
@@ -98,11 +127,15 @@ def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tenso
     The residuals of the two top Ritz vectors extend the basis, after `invert`, an approximate
     inverse of `tau I - A`, has brought forward what they hold of the top. Without it this is block
     Lanczos (for `A = B^T B` Golub-Kahan-Lanczos) with full reorthogonalization. Two random starts
-    share a space, so that two nearly equal eigenvalues do not hide one another. It stops when the
-    error estimate of the root of the largest, and its last gain, are below `tolerance`. What it returns is a guess
-    in any case, worth what the quotient |B x| / |x| computed from it says.
+    share a space, so that two nearly equal eigenvalues do not hide one another. When the error
+    estimate of the root of the largest, and its last gain, are below `tolerance`, two fresh random
+    starts join; it stops when that holds again, some steps later. What it returns is a guess in
+    any case, worth what the quotient |B x| / |x| computed from it says.
 
     Source: Davidson, J. Comput. Phys. 1975; Golub & Van Loan, Matrix Computations, chapter 10.
+
+    Arguments:
+        start: random vectors (4, size), two to begin and two to confirm.
 
     Example:
         >>> matrix = torch.diag(torch.arange(1.0, 41.0, dtype=torch.float64))
@@ -110,33 +143,27 @@ def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tenso
         >>> (x[0] @ matrix @ x[0]).round(decimals=6)
         tensor(40., dtype=torch.float64)
     """
-    width, size = start.shape
-    rows = min(size, max(3 * KEPT, min(ROWS // 4 if invert else ROWS, BASIS // size)))
-    basis, images = start.new_empty(2, rows + width, size)
-    projected = torch.zeros(rows + width, rows + width, dtype=torch.float64, device=start.device)
-    ritz, last, known = start, -1.0, 0
-    count = _extend(basis, 0, invert(start) if invert else start)
-    for _ in range(ITERATIONS):
-        new, known = slice(known, count), count
-        images[new] = block = operator(basis[new])
-        projected[new, :count] = (block @ basis[:count].mT).double()
-        projected[:count, new] = projected[new, :count].mT
-        full = count + width > rows
-        if invert or full or count % (4 * width) == 0:
-            values, vectors = torch.linalg.eigh(projected[:count, :count])
-            chosen = vectors[:, -(KEPT if full else width) :].flip(1).mT.to(basis)
-            ritz, bent = chosen @ basis[:count], chosen @ images[:count]
-            block = bent[:width] - values.flip(0)[:width, None].to(bent) * ritz[:width]
-            residual, block = block[0], invert(block) if invert else block
-            error = _error(values, residual, block[0] if invert else None)
-            error, last = max(error, (values[-1] - last).item()), values[-1]
-            if error <= 2 * tolerance * values[-1] or count == size:
-                break
-            if full:
-                known = len(ritz)
-                basis[:known], images[:known], projected[:] = ritz, bent, 0.0
-                projected[range(known), range(known)] = values.flip(0)[:known]
-        count = _extend(basis, known, block)
-        if count == known:
+    rows = min(ROWS // 4 if invert else ROWS, max(3 * KEPT, BASIS // start.numel()))
+    rows = min(rows, start.shape[1])
+    space, last, fresh = _Space(rows, start), 0.0, list(start.split(WIDTH))
+    turn = invert or torch.clone
+    raw, until = fresh.pop(0), 0
+    block = turn(raw)
+    for step in range(ITERATIONS):
+        new = space.extend(block, operator)
+        if not len(new) and not len(new := space.extend(raw, operator)):
             break
-    return ritz[:1]
+        full, block = rows < start.shape[1] and space.count + WIDTH > rows, new
+        if invert or full or step % 4 == 3:
+            values, ritz, bent = space.ritz(WIDTH)
+            raw = bent - values[:, None].to(bent) * ritz
+            block = turn(raw)
+            error = _error(values, raw[0], block[0] if invert else None)
+            error, last = max(error, values[0].item() - last), values[0].item()
+            if error <= 2 * tolerance * last and step >= until:
+                if not fresh:
+                    break
+                block, until = turn(fresh.pop()), step + CONFIRMED
+            if full:
+                space.restart()
+    return space.ritz(1)[1]

@@ -66,8 +66,9 @@ class Symbol:
         distinct, index = places.unique(dim=0, return_inverse=True)
         if len(distinct) == len(places):
             return Symbol(self.taps, places, tuple(grid), tuple(factors))
-        taps = self.taps.new_zeros(*self.taps.shape[:3], len(distinct))
-        taps = taps.index_add_(3, index.to(taps.device), self.taps)
+        shape = (*self.taps.shape[:3], len(distinct))
+        taps = self.taps.new_zeros(shape, dtype=torch.float64)
+        taps = taps.index_add_(3, index.to(taps.device), self.taps.double())
         return Symbol(taps, distinct, tuple(grid), tuple(factors))
 
 

@@ -12,6 +12,7 @@ from itertools import chain
 import pandas as pd
 import torch
 from torch import nn
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .absolute import absolute_norm, operator_frobenius
@@ -98,7 +99,7 @@ def _each(measure: Callable, names: list[str], workers: int, progress: bool) -> 
     """`measure` of every name, each worker on one torch thread: no sum depends on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(workers)
+    pool, limit = ThreadPoolExecutor(workers), threadpool_limits(1, user_api="blas")
     try:
         names_of = {pool.submit(measure, name): name for name in names}
         hidden = None if progress else True
@@ -106,6 +107,7 @@ def _each(measure: Callable, names: list[str], workers: int, progress: bool) -> 
         return {names_of[done]: done.result() for done in tqdm(as_completed(names_of), **shown)}
     finally:
         pool.shutdown(cancel_futures=True)
+        limit.restore_original_limits()
         torch.set_num_threads(threads)
 
 

@@ -30,7 +30,7 @@ def _top_waves(gram: Gram, on_outputs: bool) -> tuple[Tensor, Tensor]:
         squares, rows = ritz_rows(matrices, random_rows(matrices), steps, WAVES)
         if on_outputs and not wide:
             blocks = torch.cat(list(symbol.at(gram.frequencies[part], squares.dtype)))[:, 0]
-            rows = normalize(rows @ blocks.mT, dim=2)
+            rows = normalize(rows @ blocks.to(rows.dtype).mT, dim=2)
         values.append(squares)
         vectors.append(rows if on_outputs and wide else rows.conj())
     return torch.cat(values), torch.cat(vectors)
@@ -47,7 +47,9 @@ def _at_all(gram: Gram, grid: list[int], vectors: Tensor) -> tuple[Tensor, Tenso
     return place, torch.where(mirrored.to(vectors.device), vectors.conj(), vectors)
 
 
-def wave_inverse(linear: LinearMap, gram: Gram, grid: list[int], on_outputs: bool) -> Callable:
+def wave_inverse(
+    linear: LinearMap, gram: Gram, grid: list[int], on_outputs: bool, rtol: float
+) -> Callable:
     """An approximate inverse of `tau I - A A^T` or `tau I - A^T A`: that of the taps on the torus.
 
     There every frequency is by itself. Only a few top singular vectors v of each are kept: the
@@ -55,7 +57,7 @@ def wave_inverse(linear: LinearMap, gram: Gram, grid: list[int], on_outputs: boo
     """
     values, vectors = _top_waves(gram, on_outputs)
     place, vectors = _at_all(gram, grid, vectors)
-    tau = values.max() * (1 + SHIFT)
+    tau = values.max() * (1 + min(SHIFT, 10 * rtol))
     rest = 1 / (tau - BULK * values[:, -1])
     along, rest = (1 / (tau - values) - rest[:, None])[place], rest[place]
     shape = linear.out_shape if on_outputs else linear.in_shape

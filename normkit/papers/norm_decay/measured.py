@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from normkit.records import Record, Store, code_hashes
 
@@ -65,14 +66,16 @@ def measuring_code(*modules: str) -> dict[str, str]:
 
 
 class one_thread:
-    """A context in which torch computes on one thread."""
+    """A context in which torch, NumPy and SciPy compute on one thread."""
 
     def __enter__(self) -> None:
         self.threads = torch.get_num_threads()
+        self.limit = threadpool_limits(1, user_api="blas")
         torch.set_num_threads(1)
 
     def __exit__(self, *reason: object) -> None:
         torch.set_num_threads(self.threads)
+        self.limit.restore_original_limits()
 
 
 def hardware(threads: int) -> str:
