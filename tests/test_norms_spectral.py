@@ -8,8 +8,8 @@ from dense import circular_matrix, operator_matrix
 from torch import nn
 
 from normkit.norms import singular_values, spectral_norm
-from normkit.norms.elimination import Gram
-from normkit.norms.hermitian import gram, indefinite, lanczos
+from normkit.norms.elimination import Gram, _covered, candidates
+from normkit.norms.hermitian import gram, indefinite, lanczos, ritz_rows
 from normkit.norms.lanczos import random_starts, ritz_vector
 from normkit.norms.maps import convolution_map
 from normkit.norms.symbols import symbol_of
@@ -63,12 +63,6 @@ def random_layer(rng, wide):
     return layer, size, fill(rng, layer.weight)
 
 
-def relative(layer, matrix):
-    """The largest singular value, and what rounding in the weights' type may hide of it."""
-    sigma = torch.linalg.matrix_norm(matrix, 2).item()
-    return sigma, sigma * ROUNDING
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_circular_brackets_hold_the_norm_and_are_as_narrow_as_asked(seed):
     rng = random.Random(seed)
@@ -108,3 +102,101 @@ def test_executed_brackets_hold_the_norm_and_converge(seed):
         slack = 0.0 if rigorous else sigma * ROUNDING
         assert lower - slack <= sigma <= upper + slack, (layer, size, kind, rigorous)
         assert sigma <= lower * (1 + rtol) + sigma * ROUNDING, (layer, size, kind, rtol)
+
+
+def test_brackets_of_trained_like_layers_hold_where_whole_neighborhoods_are_discarded():
+    torch.manual_seed(0)
+    for size, kernel, decay in [((32, 32), 3, 0.5), ((31, 20), 3, 2.0), ((64,), 5, 1.0)]:
+        layer = (nn.Conv1d, nn.Conv2d)[len(size) - 1](30, 40, kernel, dtype=torch.float64)
+        mean = layer.weight.flatten(2).mean(2)
+        for tap in layer.weight.data.flatten(2).unbind(2):
+            tap += decay * mean
+        sigma = singular_values(layer, size).max().item()
+        lower, upper = spectral_norm(layer, size, boundary="circular", rtol=1e-6)
+        assert lower <= sigma * (1 + ROUNDING), size
+        assert sigma <= upper <= lower * (1 + 1e-6), size
+
+
+@pytest.mark.parametrize("grid, kernel", [((32, 32), 3), ((24, 33), 3), ((40, 40), 5), ((64,), 7)])
+def test_a_discarded_neighborhood_never_holds_the_largest_norm(grid, kernel):
+    torch.manual_seed(0)
+    taps = torch.randn(24, 24, *(kernel,) * len(grid), dtype=torch.float64)
+    fade = torch.randn(24, 24, *(1,) * len(grid), dtype=torch.float64)
+    for strength in (0.0, 0.5, 2.0):
+        linear = convolution_map(taps + strength * fade, grid, boundary="circular")
+        values = Gram(symbol_of(linear, grid).reduced(), torch.float64)
+        largest = torch.linalg.eigvalsh(values.at(torch.arange(len(values.frequencies))))[:, -1]
+        level = largest.max().item()
+        covered = _covered(values, torch.zeros(len(largest)), level, 0.0)
+        assert not covered[largest >= level * (1 - 1e-9)].any(), (grid, strength)
+        assert covered.any() or strength < 2, grid
+
+
+@pytest.mark.parametrize("dilation, size", [((1, 1), (9, 8)), ((2, 3), (12, 9)), ((4, 1), (6, 2))])
+def test_interpolated_gram_matrices_are_those_of_the_symbol(dilation, size):
+    torch.manual_seed(0)
+    weight = torch.randn(4, 6, 3, 2, dtype=torch.float64)
+    linear = convolution_map(weight, size, dilation=dilation, boundary="circular")
+    symbol = symbol_of(linear, size).reduced()
+    values = Gram(symbol, torch.float64)
+    blocks = torch.cat(list(symbol.at(values.frequencies, torch.float64)))[:, 0]
+    wanted = blocks @ blocks.mH
+    found = values.at(torch.arange(len(wanted)))
+    assert (found - wanted).abs().max() <= 1e-13 * wanted.abs().max()
+    rows = torch.randn(2, 4, dtype=torch.complex128)
+    quotients = torch.einsum("ri,fij,rj->rf", rows, wanted, rows.conj()).real
+    assert torch.allclose(values.quotients(rows), quotients, rtol=1e-12)
+    assert values.error(1.0) < 1e-7
+
+
+def test_a_lanczos_that_has_broken_down_does_not_fake_an_answer():
+    torch.manual_seed(0)
+    q = torch.linalg.qr(torch.randn(40, 40, dtype=torch.complex128))[0]
+    spectrum = torch.cat([torch.ones(37), torch.tensor([2.0, 3.0, 5.0])]).double()
+    matrix = ((q * spectrum) @ q.mH)[None]
+    for start in (q[:, -1], q[:, -2], q[:, 0], q[:, 0] + q[:, -2]):
+        for dtype in (torch.complex64, torch.complex128):
+            unit = start.conj()[None].to(dtype)
+            quotients, rows = lanczos(matrix.to(dtype), unit, 12)
+            true = (rows @ matrix[0].to(dtype) @ rows.mH).real.item()
+            assert quotients.item() == pytest.approx(true, rel=1e-6)
+            assert quotients.item() <= 5 * (1 + 1e-6)
+            values, _ = ritz_rows(matrix.to(dtype), unit, 12, 4)
+            assert values.max() <= 5 * (1 + 1e-5), "noise became a direction"
+
+
+def test_a_converged_start_leaves_the_iteration_at_once_and_fresh_starts_find_the_rest():
+    torch.manual_seed(0)
+    matrix = torch.diag(torch.cat([torch.linspace(0, 1, 300), torch.tensor([1.5])])).double()
+    start = random_starts(301, matrix)
+    start[:2] = torch.eye(301, dtype=torch.float64)[298:300]
+    x = ritz_vector(lambda x: x @ matrix, start, 1e-8)[0]
+    assert (x @ matrix @ x).item() == pytest.approx(1.5, rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64, torch.complex128])
+def test_factorizations_tell_definite_from_indefinite_matrices(dtype):
+    torch.manual_seed(0)
+    for size in (3, 23, 24, 70):
+        blocks = torch.randn(5, size, size + 9, dtype=dtype)
+        products = gram(blocks)
+        assert torch.allclose(products, blocks @ blocks.mH, rtol=1e-4)
+        assert torch.allclose(gram(blocks.mT), products, rtol=1e-4)
+        top = torch.linalg.eigvalsh(products)[:, -1]
+        share = torch.tensor([0.9, 0.999, 1.001, 1.1, 2.0])
+        shifted = (share * top).to(dtype)[:, None, None] * torch.eye(size, dtype=dtype) - products
+        assert indefinite(shifted).tolist() == [True, True, False, False, False], size
+
+
+def test_float32_elimination_keeps_the_frequency_of_the_largest_norm():
+    torch.manual_seed(0)
+    for channels in (5, 40):
+        weight = torch.randn(channels, channels + 3, 3, 3)
+        symbol = symbol_of(convolution_map(weight, (16, 18), boundary="circular"), (16, 18))
+        values = Gram(symbol.reduced(), torch.float32)
+        frequencies, rows, level = candidates(values, 0.0)
+        blocks = torch.cat(list(symbol.at(values.frequencies, torch.float64)))[:, 0]
+        norms = torch.linalg.matrix_norm(blocks, 2) ** 2
+        assert values.frequencies[norms.argmax()].tolist() in frequencies.tolist()
+        assert level <= norms.max() * (1 + 1e-5)
+        assert len(rows) == len(frequencies)

@@ -109,28 +109,28 @@ class _Space:
         self.projected[: self.count, : self.count] = values.diag()
 
 
-def _error(values: Tensor, residual: Tensor, inverse: Tensor | None) -> float:
-    """An estimate of what the largest Ritz value lacks: `r^T (tau I - A)^-1 r`, r its residual.
+def _lacks(values: Tensor, residuals: Tensor, inverses: Tensor | None) -> Tensor:
+    """Estimates of what Ritz values lack: `r^T (tau I - A)^-1 r`, r the residual.
 
-    Without an approximate inverse, `|r|^2` over the gap to the next Ritz value, which far more of
-    the spectrum may fill: a hundred times as much, to be safe.
+    Without an approximate inverse, `|r|^2` over the gap between the first and the last of the
+    values, a hundred times as much since far more of the spectrum may fill it.
     """
-    if inverse is not None:
-        return torch.dot(residual, inverse).item()
-    gap = max((values[0] - values[-1]).item(), 1e-3 * values[0].item(), 1e-300)
-    return 100 * residual.square().sum().item() / gap
+    if inverses is not None:
+        return (residuals * inverses).sum(1).double()
+    gap = torch.maximum(values[0] - values[-1], 1e-3 * values[0]).clamp(min=1e-300)
+    return 100 * residuals.double().square().sum(1) / gap
 
 
 def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tensor:
     """An approximate top eigenvector (1, size) of a positive semidefinite operator.
 
-    The residuals of the two top Ritz vectors extend the basis, after `invert`, an approximate
-    inverse of `tau I - A`, has brought forward what they hold of the top. Without it this is block
-    Lanczos (for `A = B^T B` Golub-Kahan-Lanczos) with full reorthogonalization. Two random starts
-    share a space, so that two nearly equal eigenvalues do not hide one another. When the error
-    estimate of the root of the largest, and its last gain, are below `tolerance`, two fresh random
-    starts join; it stops when that holds again, some steps later. What it returns is a guess in
-    any case, worth what the quotient |B x| / |x| computed from it says.
+    The residuals of the first two Ritz vectors that have not converged extend the basis, after
+    `invert`, an approximate inverse of `tau I - A`, has brought forward what they hold of the top.
+    Without it this is block Lanczos (for `A = B^T B` Golub-Kahan-Lanczos) with full
+    reorthogonalization. It ends when, by estimate, none of these is above the largest Ritz value,
+    up to `tolerance` in its root, and its last gain was no larger; first two fresh random starts
+    join, and it has to hold again. What it returns is a guess in any case, worth what the
+    quotient |B x| / |x| computed from it says.
 
     Source: Davidson, J. Comput. Phys. 1975; Golub & Van Loan, Matrix Computations, chapter 10.
 
@@ -145,25 +145,30 @@ def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tenso
     """
     rows = min(ROWS // 4 if invert else ROWS, max(3 * KEPT, BASIS // start.numel()))
     rows = min(rows, start.shape[1])
-    space, last, fresh = _Space(rows, start), 0.0, list(start.split(WIDTH))
+    space, last, until, starts = _Space(rows, start), 0.0, 0, list(start.split(WIDTH))
     turn = invert or torch.clone
-    raw, until = fresh.pop(0), 0
-    block = turn(raw)
+    block = turn(starts.pop(0))
     for step in range(ITERATIONS):
         new = space.extend(block, operator)
-        if not len(new) and not len(new := space.extend(raw, operator)):
-            break
+        if not len(new):
+            if not starts:
+                break
+            new = space.extend(turn(starts.pop()), operator)
         full, block = rows < start.shape[1] and space.count + WIDTH > rows, new
         if invert or full or step % 4 == 3:
-            values, ritz, bent = space.ritz(WIDTH)
+            values, ritz, bent = space.ritz(2 * WIDTH)
             raw = bent - values[:, None].to(bent) * ritz
-            block = turn(raw)
-            error = _error(values, raw[0], block[0] if invert else None)
-            error, last = max(error, values[0].item() - last), values[0].item()
+            left = torch.linalg.vector_norm(raw, dim=1) > tolerance * values[0]
+            left = left.nonzero()[:WIDTH, 0]
+            inverse = turn(raw[left])
+            lacks = _lacks(values, raw[left], inverse if invert else None)
+            above = [value - values[0].item() for value in (values[left] + lacks).tolist()]
+            error, last = max(values[0].item() - last, *above, 0.0), values[0].item()
+            block = inverse if invert or full else new
             if error <= 2 * tolerance * last and step >= until:
-                if not fresh:
+                if not starts:
                     break
-                block, until = turn(fresh.pop()), step + CONFIRMED
+                block, until = turn(starts.pop()), step + CONFIRMED
             if full:
                 space.restart()
     return space.ritz(1)[1]

@@ -145,7 +145,7 @@ def spectral_norm(
     an explicit input. The upper end is that of the taps on a torus that holds the operator as a
     part; the gap between them belongs to the border, and small operators close it. On the torus
     all frequencies but a few are ruled out by a factorization in float32, with a margin for its
-    rounding, which is evidence; `rigorous=True` repeats it in float64 with a bound on all rounding,
+    rounding, which is evidence; `rigorous=True` repeats it in float64, with all rounding bounded,
     which is proof.
 
     Source: Sedghi, Gupta & Long, ICLR 2019, https://arxiv.org/abs/1805.10408 (torus); Davidson,
