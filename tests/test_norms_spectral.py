@@ -108,9 +108,10 @@ def test_brackets_of_trained_like_layers_hold_where_whole_neighborhoods_are_disc
     torch.manual_seed(0)
     for size, kernel, decay in [((32, 32), 3, 0.5), ((31, 20), 3, 2.0), ((64,), 5, 1.0)]:
         layer = (nn.Conv1d, nn.Conv2d)[len(size) - 1](30, 40, kernel, dtype=torch.float64)
-        mean = layer.weight.flatten(2).mean(2)
-        for tap in layer.weight.data.flatten(2).unbind(2):
-            tap += decay * mean
+        weight = layer.weight.detach()
+        layer.weight.data = weight + decay * weight.mean(
+            tuple(range(2, weight.dim())), keepdim=True
+        )
         sigma = singular_values(layer, size).max().item()
         lower, upper = spectral_norm(layer, size, boundary="circular", rtol=1e-6)
         assert lower <= sigma * (1 + ROUNDING), size
@@ -200,3 +201,52 @@ def test_float32_elimination_keeps_the_frequency_of_the_largest_norm():
         assert values.frequencies[norms.argmax()].tolist() in frequencies.tolist()
         assert level <= norms.max() * (1 + 1e-5)
         assert len(rows) == len(frequencies)
+
+
+def test_norms_at_the_ends_of_the_range_of_a_type_and_of_groups_far_apart():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, 3, bias=False)
+    wanted = spectral_norm(layer, (6, 6), boundary="circular").lower
+    for dtype, scale in [(torch.float32, 2.0**131), (torch.float32, 2.0**-120)]:
+        other = nn.Conv2d(8, 8, 3, bias=False, dtype=dtype)
+        other.weight.data = (layer.weight.data.double() * scale).to(dtype)
+        found = spectral_norm(other, (6, 6), boundary="circular")
+        assert found.lower == pytest.approx(wanted * scale, rel=1e-4), scale
+    apart = nn.Conv2d(16, 16, 3, groups=2, bias=False).double()
+    apart.weight.data[:8] *= 1e-161
+    lower, upper = spectral_norm(apart, (9, 9), boundary="circular")
+    assert lower <= singular_values(apart, (9, 9)).max() * (1 + ROUNDING) <= upper * (1 + 1e-9)
+
+
+def test_rigorous_brackets_count_the_rounding_of_taps_that_fold_together():
+    layer = nn.Conv1d(1, 1, 5, bias=False).double()
+    layer.weight.data[:] = torch.tensor([1.0, 0.0, 1e-17, 0.0, -1.0])
+    lower, upper = spectral_norm(layer, (2,), boundary="circular", rigorous=True)
+    assert lower <= 1e-17 <= upper
+
+
+def test_many_channels_on_a_tiny_map():
+    torch.manual_seed(0)
+    layer = nn.Conv1d(736, 736, 2, bias=False)
+    sigma = singular_values(layer, (3,)).max().item()
+    lower, upper = spectral_norm(layer, (3,), boundary="circular", rtol=1e-4)
+    assert lower <= sigma * (1 + 1e-9)
+    assert sigma <= upper
+
+
+def test_double_layers_are_measured_in_inference_mode():
+    with torch.inference_mode():
+        layer = nn.Conv2d(2, 2, 3).double()
+        assert spectral_norm(layer, (5, 5)).lower > 0
+        assert spectral_norm(layer, (12, 12)).lower > 0
+        assert singular_values(layer, (5, 5), boundary="zero").max() > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("boundary", ["zero", "circular"])
+def test_a_cuda_device_gives_the_same_brackets(boundary):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(40, 48, 3, padding=1)
+    wanted = spectral_norm(layer, (24, 24), boundary=boundary)
+    found = spectral_norm(layer.cuda(), (24, 24), boundary=boundary)
+    assert found == pytest.approx(wanted, rel=2e-5)

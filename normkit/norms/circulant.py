@@ -114,7 +114,8 @@ def torus_bracket(
     and by `2 (P + 32) u || sum_t |K_t| ||_F`, more than it can do to a symbol of P taps.
     """
     linear, scale = scaled(linear, rigorous)
-    symbol = symbol_of(linear, torus).reduced()
+    whole = symbol_of(linear, torus)
+    symbol = whole.reduced()
     groups, *shape, taps = symbol.taps.shape
     size, width = sorted(shape)
     best = 0.0
@@ -122,7 +123,8 @@ def torus_bracket(
         every = half_grid(symbol.grid)[0] if taps > 1 else symbol.places
         best = _solved(symbol, every, best, rtol)
     else:
-        for group in range(groups):
+        largest_first = symbol.taps.abs().amax((1, 2, 3)).argsort(descending=True)
+        for group in largest_first.tolist():
             values = gram or Gram(symbol.group(group), torch.float32)
             best = _searched(values, best, rtol, rigorous)
     lower, slack, error = math.sqrt(best), 0.0, 0.0
@@ -130,8 +132,9 @@ def torus_bracket(
     upper = lower if closed and not rigorous else lower * (1 + 0.75 * rtol)
     if rigorous:
         slack = 8 * size * (size + width + 8) * UNIT
-        total = torch.linalg.vector_norm(symbol.taps.abs().sum(3)).item()
-        error = 2 * (taps + 32) * UNIT * total * (taps > 1)
+        total = torch.linalg.vector_norm(whole.taps.abs().sum(3)).item()
+        count = whole.taps.shape[3]
+        error = 2 * (count + 32) * UNIT * total * (count > 1)
     lower, upper = lower * (1 - slack) - error, upper * (1 + slack) + error
     return Bracket(max(0.0, lower) * scale, upper * scale)
 

@@ -19,6 +19,7 @@ CHUNK = 2**19
 PARTS = 4
 LINES = 2**23
 MERGED = 64
+TABLE = 2**22
 FEW = 24
 STARTS = 8
 ROUNDS = 3
@@ -60,30 +61,37 @@ class Gram:
         self.frequencies = half_grid(self.grid)[0]
         self.coarse = tuple(min(2 * d + 1, n) for d, n in zip(self.degrees, self.grid))
         half, place, mirrored = half_grid(self.coarse)
-        blocks = replace(symbol, grid=self.coarse).at(half, dtype)
-        self.samples = torch.cat([gram(block[:, 0]) for block in blocks])
-        if not self.samples.is_complex():
-            self.samples = torch.complex(self.samples, self.samples * 0)
+        blocks = torch.cat([*replace(symbol, grid=self.coarse).at(half, dtype)])[:, 0]
+        real = (2 * half % torch.tensor(self.coarse) == 0).all(1)
+        self.samples = blocks.new_empty(len(half), self.size, self.size, dtype=dtype.to_complex())
+        self.samples[real] = gram(blocks[real].real).to(self.samples)
+        self.samples[~real] = gram(blocks[~real]).to(self.samples)
         self.values = self.samples[place.flatten()]
         self.values[mirrored.flatten()] = self.values[mirrored.flatten()].conj()
-        self._split(len(self.grid) - 1 if self.size >= MERGED else 0, symbol.taps.device, dtype)
+        many = self.size >= MERGED or math.prod(self.grid) * len(place.flatten()) > TABLE
+        self._split(len(self.grid) - 1 if many else 0, symbol.taps.device, dtype)
 
     def _split(self, cut: int, device: torch.device, dtype: torch.dtype) -> None:
         """Tables of the axes before the cut, that number the lines, and of those after it."""
-        one = torch.ones(1, 1, dtype=torch.float64)
-        tables = [_table(few, many) for few, many in zip(self.coarse, self.grid)]
-        parts = [functools.reduce(_product, part, one) for part in (tables[:cut], tables[cut:])]
-        self.lines, self.points = (part.to(device, dtype) for part in parts)
+        tables = [_table(few, many).to(device, dtype) for few, many in zip(self.coarse, self.grid)]
+        one = tables[0].new_ones(1, 1)
+        parts = (functools.reduce(_product, part, one) for part in (tables[:cut], tables[cut:]))
+        self.lines, self.points = parts
         radix = [math.prod(self.grid[axis + 1 :]) for axis in range(len(self.grid))]
         places = (self.frequencies * torch.tensor(radix, dtype=torch.int64)).sum(1)
         self.line, self.point = places // len(self.points), places % len(self.points)
 
     def _blocks(self, index: Tensor, sign: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Places in the index, and `sign G` there."""
+        chunk = max(1, CHUNK // self.size**2)
+        if self.coarse == self.grid:
+            places = self.line * len(self.points) + self.point
+            for part in torch.arange(len(index)).split(chunk):
+                yield part, sign * self.values[places[index[part]]]
+            return
         width = self.points.shape[1]
         flat = torch.view_as_real(self.values).view(self.lines.shape[1], -1)
         entries = flat.shape[1] // width
-        chunk = max(1, CHUNK // self.size**2)
         lines, which = self.line[index].unique(return_inverse=True)
         for group in lines.split(max(1, LINES // flat.shape[1])):
             along = (self.lines[group] @ flat).view(len(group), width, entries)
@@ -105,7 +113,7 @@ class Gram:
         kept = [index[:0]]
         for part, block in self._blocks(index, -1.0):
             block.diagonal(dim1=1, dim2=2).add_(level)
-            kept.append(index[part][indefinite(block)])
+            kept.append(index[part][indefinite(block).cpu()])
         return torch.cat(kept)
 
     def quotients(self, rows: Tensor) -> Tensor:
@@ -114,7 +122,7 @@ class Gram:
         both = torch.cat([rows, rows.conj()])
         values = ((both @ self.samples) * both.conj()).sum(2).real
         one, other = values[place.flatten()].chunk(2, dim=1)
-        values = torch.where(mirrored.view(-1, 1), other, one)
+        values = torch.where(mirrored.view(-1, 1).to(values.device), other, one)
         values = self.lines @ values.view(self.lines.shape[1], -1)
         values = self.points @ values.view(len(self.lines), self.points.shape[1], -1)
         return values[self.line, self.point].T
@@ -173,7 +181,9 @@ def _share(values: Gram, radius: int) -> float:
 
     For its top vector x, `x^H G x` is a trigonometric polynomial between 0 and M of degree D in
     each axis, so arccos(sqrt(x^H G x / M)) changes by at most D / 2 a radian (Bernstein, Szego):
-    by eta = pi D / N a step. A grid point is within half a step of every maximum.
+    by eta = pi D / N a step. On a line of the grid M is at most `S / cos^2(eta / 2)`, S the
+    largest norm of the grid, since a grid point is within half a step of the line's maximum; and
+    a path from one frequency to another goes along such lines.
     """
     eta = max(math.pi * d / n for d, n in zip(values.degrees, values.grid, strict=True))
     angle = (radius + 0.5) * eta
@@ -196,8 +206,8 @@ def _balls(grid: tuple[int, ...], radius: int) -> tuple[Tensor, Tensor]:
 def _covered(values: Gram, estimates: Tensor, level: float, margin: float) -> Tensor:
     """Which frequencies cannot hold the largest norm, because the norm nearby is too small.
 
-    One test at the center of a ball discards all of it. Large balls first; a size is given up
-    where too few of its tests succeed.
+    A test at the center of a ball discards it, the level being at most the largest norm of the
+    grid. Large balls first; a size is given up where too few of its tests succeed.
     """
     covered = torch.zeros(len(values.frequencies), dtype=torch.bool)
     for radius in RADII if len(values.grid) <= 2 and values.size >= FEW else ():
@@ -219,17 +229,16 @@ def _covered(values: Gram, estimates: Tensor, level: float, margin: float) -> Te
 def candidates(values: Gram, best: float) -> tuple[Tensor, Tensor, float]:
     """Frequencies that may hold a squared norm above `best`, rows to start from, and a level.
 
-    Everywhere else a float32 factorization says that the squared norm is below the level, the
-    largest of `best` and what the search reached, less a margin for that factorization's rounding.
+    The level is the largest of `best` and what the search reached. Everywhere else float32 tests,
+    with a margin for their rounding, say that the squared norm is below it or not the largest.
     """
-    margin = (160 + 4 * values.size) * UNIT[torch.float32]
-    search = _Search(values)
+    margin, search = (160 + 4 * values.size) * UNIT[torch.float32], _Search(values)
     search.climb()
     level = max(best, *search.found.values()) * (1 - margin)
     covered = _covered(values, search.estimates.cpu(), level, margin)
     order = (~covered).nonzero()[:, 0]
     waiting = [order[:0]]
-    for part in order.split(max(len(order) // PARTS, CHUNK // values.size**2)):
+    for part in order.split(max(1, len(order) // PARTS, CHUNK // values.size**2)):
         failed = values.not_below(part, level)
         new = [place for place in failed.tolist() if place not in search.found][:STARTS]
         if new:

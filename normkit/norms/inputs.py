@@ -12,6 +12,16 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from .rules import linear_map
 
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def known(layer: nn.Module) -> bool:
     """Whether a rule says which linear map the layer is."""
@@ -120,7 +130,7 @@ def input_sizes(model: nn.Module, layers: dict[str, nn.Module], input_size) -> d
         for layer in layers.values():
             handles.append(layer.register_forward_pre_hook(see, with_kwargs=True))
         model(*(like.new_zeros(1, *shape) for shape in shapes))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except FAULTS as error:
         reached = list(sizes)
         place = f"failed at layer {reached[-1]!r} or after it: " if reached else ""
         raise ValueError(

@@ -135,7 +135,9 @@ def in_float64(linear: LinearMap, cpu: bool = False) -> LinearMap:
     """The map with detached float64 weights, on the CPU if asked or where its device has none."""
     weight = linear.weight.detach()
     weight = weight.cpu() if cpu or weight.device.type == "mps" else weight
-    return replace(linear, weight=weight.double())
+    with torch.inference_mode(False):
+        weight = weight.clone() if weight.is_inference() else weight
+        return replace(linear, weight=weight.double())
 
 
 def _per_axis(value, dims: int) -> tuple:

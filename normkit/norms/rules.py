@@ -3,6 +3,7 @@
 __all__ = ["linear_map", "measured_map"]
 
 import difflib
+import inspect
 import math
 from dataclasses import replace
 from functools import singledispatch
@@ -45,8 +46,11 @@ def linear_map(layer: nn.Module, input_size, boundary: str = "zero") -> LinearMa
         >>> linear_map(Doubled(), ()).out_shape
         (2,)
     """
+    name = type(layer).__name__
+    if inspect.ismethod(getattr(layer, "weight", None)):
+        raise TypeError(f"weights of {name} are packed (quantized); a norm needs floating point")
     raise TypeError(
-        f"layer {type(layer).__name__} has no known linear map; Linear, Conv, ConvTranspose and "
+        f"layer {name} has no known linear map; Linear, Conv, ConvTranspose and "
         "BatchNorm layers have one, others register theirs with normkit.norms.linear_map.register"
     )
 
@@ -115,6 +119,7 @@ def _transposed(layer, input_size, boundary: str = "zero") -> LinearMap:
         sizes, layer.output_padding, *geometry, strict=True
     ):
         axis = Axis(size * stride, size, taps, stride, dilation, 0, 0, "circular")
+        axis = replace(axis, after=axis.reach - 1)
         if boundary == "zero":
             out = (size - 1) * stride - 2 * padding + axis.reach + extra
             axis = Axis(out, size, taps, stride, dilation, padding, padding)
@@ -129,7 +134,7 @@ def _transposed(layer, input_size, boundary: str = "zero") -> LinearMap:
 @linear_map.register(nn.BatchNorm3d)
 @linear_map.register(nn.SyncBatchNorm)
 def _batch_norm(layer, input_size, boundary: str = "zero") -> LinearMap:
-    """The diagonal gamma / sqrt(var + eps), once per pixel of an input size that fits."""
+    """The diagonal gamma / sqrt(var + eps), once per pixel of the input size, if one is given."""
     _unchanged(layer, *BATCH_NORMS)
     if layer.running_var is None:
         raise TypeError(
@@ -138,10 +143,11 @@ def _batch_norm(layer, input_size, boundary: str = "zero") -> LinearMap:
         )
     scale = (layer.running_var + layer.eps).rsqrt()
     scale = scale if layer.weight is None else layer.weight * scale
-    try:
-        sizes = _sizes(layer, input_size, len(input_size))
-    except (TypeError, ValueError):
-        sizes = ()
+    sizes = ()
+    if input_size is not None and input_size != ():
+        given = len(input_size) if isinstance(input_size, (tuple, list)) else 1
+        dims = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
+        sizes = _sizes(layer, input_size, dims.get(type(layer), given))
     weight = scale.view(-1, 1, 1, *(1 for _ in sizes))
     return LinearMap("batch_norm", weight, tuple(Axis(n, n, 1) for n in sizes))
 

@@ -85,13 +85,15 @@ def half_grid(grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scaled(linear: LinearMap, rigorous: bool = False) -> tuple[LinearMap, float]:
-    """The map with weights of at most one, divided by a power of two, and that power.
+    """The map with weights of at most about one, divided by a power of two, and that power.
 
     Rigorous bounds need float64, where the division is exact, and the CPU's way to sum.
     """
     linear = in_float64(linear, cpu=True) if rigorous else linear
     weight = linear.weight.detach()
-    scale = math.ldexp(1.0, math.frexp(weight.abs().max().item())[1])
+    range_ = math.frexp(torch.finfo(weight.dtype).max)[1] - 1
+    exponent = math.frexp(weight.abs().max().item())[1]
+    scale = math.ldexp(1.0, min(max(exponent, 1 - range_), range_))
     return replace(linear, weight=weight / scale), scale
 
 

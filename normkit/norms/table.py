@@ -2,7 +2,6 @@
 
 __all__ = ["layer_table"]
 
-import inspect
 import math
 import time
 from collections.abc import Callable
@@ -70,9 +69,6 @@ class _Measurement:
         """Why the layer has no such norm, in one sentence."""
         if self.size is None and known(self.layer):
             return "the forward pass never called this layer, so its input shape is unknown"
-        if not known(self.layer) and inspect.ismethod(getattr(self.layer, "weight", None)):
-            name = type(self.layer).__name__
-            return f"weights of {name} are packed (quantized); a norm needs floating point"
         return str(error).partition("\n")[0]
 
     def row(self, norm: str) -> tuple:
