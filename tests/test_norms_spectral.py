@@ -8,9 +8,9 @@ from dense import circular_matrix, operator_matrix
 from torch import nn
 
 from normkit.norms import singular_values, spectral_norm
+from normkit.norms.davidson import random_starts, ritz_vector
 from normkit.norms.elimination import Gram, _covered, candidates
 from normkit.norms.hermitian import gram, indefinite, lanczos, ritz_rows
-from normkit.norms.lanczos import random_starts, ritz_vector
 from normkit.norms.maps import convolution_map
 from normkit.norms.symbols import symbol_of
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .davidson import dense_matrix
 from .elimination import Gram, candidates
 from .hermitian import gram, indefinite, lanczos, random_rows
-from .lanczos import dense_matrix
 from .maps import LinearMap, in_float64
 from .rules import measured_map
 from .symbols import Symbol, half_grid, scaled, symbol_of

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .absolute import operator_frobenius
 from .circulant import UNIT, Bracket, stretches, torus_bracket
+from .davidson import WIDTH, dense_matrix, flat_operator, random_starts, ritz_vector
 from .elimination import Gram
-from .lanczos import WIDTH, dense_matrix, flat_operator, random_starts, ritz_vector
 from .maps import Axis, LinearMap, in_float64
 from .rules import measured_map
 from .symbols import scaled, symbol_of
@@ -58,12 +58,12 @@ def _top_vector(linear: LinearMap, grid: list[int] | None, gram: Gram | None, rt
     apply, adjoint = flat_operator(linear, linear.weight, WIDTH)
     strided = any(axis.stride > 1 for axis in linear.axes)
     on_outputs = strided or linear.weight.shape[1] <= linear.weight.shape[2]
-    invert = wave_inverse(linear, gram, grid, on_outputs, rtol) if gram else None
+    invert = wave_inverse(linear, gram, grid, on_outputs) if gram else None
     if gram and on_outputs:
         start = random_starts(math.prod(linear.out_shape), linear.weight)
-        return adjoint(ritz_vector(lambda y: apply(adjoint(y)), start, rtol / 2, invert))
+        return adjoint(ritz_vector(lambda y: apply(adjoint(y)), start, rtol / 8, invert))
     start = random_starts(math.prod(linear.in_shape), linear.weight)
-    return ritz_vector(lambda x: adjoint(apply(x)), start, rtol / 2, invert)
+    return ritz_vector(lambda x: adjoint(apply(x)), start, rtol / 8, invert)
 
 
 def _rayleigh(linear: LinearMap, stretch: float, vector: Tensor, rigorous: bool) -> float:

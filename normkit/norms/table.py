@@ -10,8 +10,8 @@ from itertools import chain
 
 import pandas as pd
 import torch
-from torch import nn
 from threadpoolctl import threadpool_limits
+from torch import nn
 from tqdm import tqdm
 
 from .absolute import absolute_norm, operator_frobenius

@@ -2,6 +2,7 @@
 
 __all__ = ["wave_inverse"]
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ CHUNK = 2**20
 STEPS = 20
 WAVES = 4
 BULK = 0.7
-SHIFT = 1e-3
+SHIFT = 0.25
 
 
 def _top_waves(gram: Gram, on_outputs: bool) -> tuple[Tensor, Tensor]:
@@ -47,9 +48,7 @@ def _at_all(gram: Gram, grid: list[int], vectors: Tensor) -> tuple[Tensor, Tenso
     return place, torch.where(mirrored.to(vectors.device), vectors.conj(), vectors)
 
 
-def wave_inverse(
-    linear: LinearMap, gram: Gram, grid: list[int], on_outputs: bool, rtol: float
-) -> Callable:
+def wave_inverse(linear: LinearMap, gram: Gram, grid: list[int], on_outputs: bool) -> Callable:
     """An approximate inverse of `tau I - A A^T` or `tau I - A^T A`: that of the taps on the torus.
 
     There every frequency is by itself. Only a few top singular vectors v of each are kept: the
@@ -57,7 +56,7 @@ def wave_inverse(
     """
     values, vectors = _top_waves(gram, on_outputs)
     place, vectors = _at_all(gram, grid, vectors)
-    tau = values.max() * (1 + min(SHIFT, 10 * rtol))
+    tau = values.max() * (1 + SHIFT * (math.pi / min(grid)) ** 2)
     rest = 1 / (tau - BULK * values[:, -1])
     along, rest = (1 / (tau - values) - rest[:, None])[place], rest[place]
     shape = linear.out_shape if on_outputs else linear.in_shape

@@ -148,13 +148,13 @@ def zero(
     *,
     limit: float = 1.0,
 ) -> pd.DataFrame:
-    """Times as executed: lanczos (ours, `lower` converged to 1e-5), power_method (500 steps)."""
+    """Times as executed: davidson (ours, `lower` converged to 1e-5), power_method (500 steps)."""
 
-    def lanczos(job: Job) -> float:
+    def davidson(job: Job) -> float:
         return norms.spectral_norm(job.layer, job.size, rtol=1e-5).lower
 
     known = {
-        "lanczos": lambda job: stopwatch(lambda: lanczos(job), patience),
+        "davidson": lambda job: stopwatch(lambda: davidson(job), patience),
         "power_method": lambda job: _whole_power(
             lambda steps: baselines.power_method(job.layer, job.size, steps), limit
         ),

@@ -13,7 +13,9 @@ from .maps import LinearMap
 WIDTH = 2
 ITERATIONS = 400
 ROWS = 240
-KEPT = 8
+KEPT = 12
+TRACKED = 6
+LACK = 1.0
 CONFIRMED = 2
 BASIS = 2**26
 ENTRIES = 2**26
@@ -68,7 +70,8 @@ class _Space:
 
     def __init__(self, rows: int, like: Tensor):
         self.basis, self.images = like.new_empty(2, rows, like.shape[1])
-        self.projected = torch.zeros(rows, rows, dtype=torch.float64, device=like.device)
+        # within the basis: x^T A x, and x^T A^T A x
+        self.inside = torch.zeros(2, rows, rows, dtype=torch.float64, device=like.device)
         self.count, self.noise = 0, 100 * torch.finfo(like.dtype).eps
 
     def extend(self, block: Tensor, operator: Callable) -> Tensor:
@@ -87,49 +90,66 @@ class _Space:
             if length > floor:
                 self.basis[self.count] = x / length
                 self.count += 1
-        new, all_ = slice(before, self.count), slice(0, self.count)
+        new, every = slice(before, self.count), slice(0, self.count)
         if before < self.count:
             self.images[new] = operator(self.basis[new])
-            self.projected[new, all_] = (self.images[new] @ self.basis[all_].mT).double()
-            self.projected[all_, new] = self.projected[new, all_].mT.clone()
+            for inside, rows in zip(self.inside, (self.basis, self.images), strict=True):
+                inside[new, every] = (self.images[new] @ rows[every].mT).double()
+                inside[every, new] = inside[new, every].mT.clone()
         return self.images[new]
 
-    def ritz(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The largest Ritz values, their vectors and the images of these, in falling order."""
-        values, vectors = torch.linalg.eigh(self.projected[: self.count, : self.count])
+    def promising(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ritz values, vectors and residuals, those first that may rise the highest.
+
+        A Ritz value lacks about a multiple of its squared residual.
+        """
+        rows = slice(0, self.count)
+        values, vectors = torch.linalg.eigh(self.inside[0, rows, rows])
+        bent = ((self.inside[1, rows, rows] @ vectors) * vectors).sum(0)
+        rise = LACK * (bent - values.square()).clamp(min=0) / values[-1].clamp(min=1e-300)
+        first = (values + rise).argsort(descending=True)[:number]
+        chosen = vectors[:, first].mT.to(self.basis)
+        raw = chosen @ self.images[rows] - values[first, None].to(chosen) * (
+            chosen @ self.basis[rows]
+        )
+        return values[-1], values[first], raw
+
+    def top(self, number: int) -> tuple[Tensor, Tensor]:
+        """The top Ritz vectors and their images, in falling order."""
+        rows = slice(0, self.count)
+        vectors = torch.linalg.eigh(self.inside[0, rows, rows])[1]
         chosen = vectors[:, -number:].flip(1).mT.to(self.basis)
-        bent = chosen @ self.images[: self.count]
-        return values[-number:].flip(0), chosen @ self.basis[: self.count], bent
+        return chosen @ self.basis[rows], chosen @ self.images[rows]
 
     def restart(self) -> None:
         """Keep only the top of the space."""
-        values, ritz, bent = self.ritz(KEPT)
-        self.count = len(values)
-        self.basis[: self.count], self.images[: self.count] = ritz, bent
-        self.projected[: self.count, : self.count] = values.diag()
+        basis, images = self.top(KEPT)
+        self.count = len(basis)
+        self.basis[: self.count], self.images[: self.count] = basis, images
+        for inside, rows in zip(self.inside, (basis, images), strict=True):
+            inside[: self.count, : self.count] = (images @ rows.mT).double()
 
 
-def _lacks(values: Tensor, residuals: Tensor, inverses: Tensor | None) -> Tensor:
+def _lacks(largest: Tensor, residuals: Tensor, inverses: Tensor | None) -> Tensor:
     """Estimates of what Ritz values lack: `r^T (tau I - A)^-1 r`, r the residual.
 
-    Without an approximate inverse, `|r|^2` over the gap between the first and the last of the
-    values, a hundred times as much since far more of the spectrum may fill it.
+    Without an approximate inverse it is `|r|^2` over 1e-5 of the largest, since nothing is known of
+    what is near.
     """
     if inverses is not None:
         return (residuals * inverses).sum(1).double()
-    gap = torch.maximum(values[0] - values[-1], 1e-3 * values[0]).clamp(min=1e-300)
-    return 100 * residuals.double().square().sum(1) / gap
+    return 1e5 * residuals.double().square().sum(1) / largest.clamp(min=1e-300)
 
 
 def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tensor:
     """An approximate top eigenvector (1, size) of a positive semidefinite operator.
 
-    The residuals of the first two Ritz vectors that have not converged extend the basis, after
-    `invert`, an approximate inverse of `tau I - A`, has brought forward what they hold of the top.
-    Without it this is block Lanczos (for `A = B^T B` Golub-Kahan-Lanczos) with full
-    reorthogonalization. It ends when, by estimate, none of these is above the largest Ritz value,
-    up to `tolerance` in its root, and its last gain was no larger; first two fresh random starts
-    join, and it has to hold again. What it returns is a guess in any case, worth what the
+    Of the Ritz vectors that have not converged, the residuals of the two that promise most extend
+    the basis, after `invert`, an approximate inverse of `tau I - A`, has brought forward what they
+    hold of the top. Without it this is block Lanczos (for `A = B^T B` Golub-Kahan-Lanczos) with
+    full reorthogonalization. It ends when, by estimate, none of these is above the largest Ritz
+    value, up to `tolerance` in its root, and the last gain was no larger; first two fresh random
+    starts join, and it has to hold again. What it returns is a guess in any case, worth what the
     quotient |B x| / |x| computed from it says.
 
     Source: Davidson, J. Comput. Phys. 1975; Golub & Van Loan, Matrix Computations, chapter 10.
@@ -156,14 +176,13 @@ def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tenso
             new = space.extend(turn(starts.pop()), operator)
         full, block = rows < start.shape[1] and space.count + WIDTH > rows, new
         if invert or full or step % 4 == 3:
-            values, ritz, bent = space.ritz(2 * WIDTH)
-            raw = bent - values[:, None].to(bent) * ritz
-            left = torch.linalg.vector_norm(raw, dim=1) > tolerance * values[0]
+            largest, values, raw = space.promising(TRACKED)
+            left = torch.linalg.vector_norm(raw, dim=1) > tolerance * largest
             left = left.nonzero()[:WIDTH, 0]
             inverse = turn(raw[left])
-            lacks = _lacks(values, raw[left], inverse if invert else None)
-            above = [value - values[0].item() for value in (values[left] + lacks).tolist()]
-            error, last = max(values[0].item() - last, *above, 0.0), values[0].item()
+            lacks = _lacks(largest, raw[left], inverse if invert else None)
+            above = [value - largest.item() for value in (values[left] + lacks).tolist()]
+            error, last = max(largest.item() - last, *above, 0.0), largest.item()
             block = inverse if invert or full else new
             if error <= 2 * tolerance * last and step >= until:
                 if not starts:
@@ -171,4 +190,4 @@ def ritz_vector(operator, start: Tensor, tolerance: float, invert=None) -> Tenso
                 block, until = turn(starts.pop()), step + CONFIRMED
             if full:
                 space.restart()
-    return space.ritz(1)[1]
+    return space.top(1)[0]
