@@ -133,8 +133,8 @@ class _Space:
 def _lacks(largest: Tensor, residuals: Tensor, inverses: Tensor | None) -> Tensor:
     """Estimates of what Ritz values lack: `r^T (tau I - A)^-1 r`, r the residual.
 
-    Without an approximate inverse it is `|r|^2` over 1e-5 of the largest, since nothing is known of
-    what is near.
+    Without an approximate inverse it is `|r|^2` over 1e-5 of the largest, since nothing is known
+    of what is near.
     """
     if inverses is not None:
         return (residuals * inverses).sum(1).double()
