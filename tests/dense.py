@@ -1,9 +1,13 @@
-"""The dense float64 matrix of any layer, by pushing unit vectors through it."""
+"""The dense float64 matrix of any layer, by pushing unit vectors through it; what tests share."""
 
 import itertools
 
 import torch
 from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+ROUNDING = 1e-12  # of float64, relative, after sums of some thousand terms
 
 
 def operator_matrix(layer: nn.Module, in_shape: tuple[int, ...]) -> Tensor:

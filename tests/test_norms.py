@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from dense import circular_matrix, operator_matrix
+from dense import CONVOLUTIONS, ROUNDING, TRANSPOSED, circular_matrix, operator_matrix
 from torch import nn
 
 from normkit.norms import (
@@ -15,10 +15,6 @@ from normkit.norms import (
     spectral_norm,
     stable_rank,
 )
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-ROUNDING = 1e-12
 
 
 def random_layer(rng, *, transposed=False, most=7):

@@ -4,19 +4,16 @@ import random
 
 import pytest
 import torch
-from dense import operator_matrix
+from dense import CONVOLUTIONS, ROUNDING, TRANSPOSED, operator_matrix
 from torch import nn
 from torch.nn.utils import parametrizations
 
 from normkit.norms import frobenius_norm, l1_norm, linf_norm
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 MODES = ("zeros", "zeros", "circular", "reflect", "replicate")
 NORMS = (l1_norm, linf_norm, frobenius_norm)
 WIDTHS = ("in_channels", "in_features", "num_features")
-ROUNDING = 1e-12
 SEEDS, CASES = 10, 240
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from dense import circular_matrix, operator_matrix
+from dense import CONVOLUTIONS, ROUNDING, TRANSPOSED, circular_matrix, operator_matrix
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -13,10 +13,6 @@ from normkit.norms.channels import (
     channel_norms,
     reshaped_stable_rank,
 )
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-ROUNDING = 1e-12
 
 
 def assert_equals_dense(layer: nn.Module, size, matrix: Tensor, channels: int, groups: int = 1):

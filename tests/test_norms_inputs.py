@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from dense import operator_matrix
+from dense import ROUNDING, operator_matrix
 from torch import nn
 
 from normkit.norms import (
@@ -17,8 +17,6 @@ from normkit.norms import (
     singular_values,
     spectral_norm,
 )
-
-ROUNDING = 1e-12
 
 
 def small_net():

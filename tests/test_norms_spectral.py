@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from dense import circular_matrix, operator_matrix
+from dense import ROUNDING, circular_matrix, operator_matrix
 from torch import nn
 
 from normkit.norms import singular_values, spectral_norm
@@ -13,8 +13,6 @@ from normkit.norms.elimination import Gram, _covered, candidates
 from normkit.norms.hermitian import gram, indefinite, lanczos, ritz_rows
 from normkit.norms.maps import convolution_map
 from normkit.norms.symbols import symbol_of
-
-ROUNDING = 1e-12
 
 
 def fill(rng, weight):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dense import operator_matrix
+from dense import ROUNDING, operator_matrix
 from torch import nn
 
 from normkit.norms import (
@@ -16,7 +16,6 @@ from normkit.norms import (
     linear_map,
 )
 
-ROUNDING = 1e-12
 NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
 COLUMNS = ("layer", "kind", "norm", "value", "lower", "upper", "status", "seconds")
 
