@@ -27,6 +27,7 @@ def test_every_net_comes_back_from_its_state_dict(name):
 @pytest.mark.parametrize(
     ("name", "options"),
     [("uniform", {"depth": 3}), ("mlp", {"depth": 4}), ("small_cnn", {}), ("cfg_10", {})]
+    + [("uniform", {"depth": 3, "bias": True}), ("mlp", {"bias": True}), ("resnet8", {"bias": True})]
     + [("resnet8", {"shortcut": s}) for s in ("conv1x1", "conv3x3", "pad")]
     + [("resnet20", {"shortcut": s, "skip_init": True}) for s in ("conv1x1", "conv3x3", "pad")],
 )
@@ -36,6 +37,13 @@ def test_a_state_dict_tells_its_net(name, options, normalization):
     fit = models.fit_state_dict(net.state_dict(), input_size=(9, 8))
     assert fit.name == name
     assert given.items() | options.items() <= fit.options.items()
+
+
+def test_a_state_dict_tells_preactivation_by_the_normalization_at_the_end():
+    net = models.build("resnet8", width=4, preactivation=True, skip_init=True).eval()
+    again = models.from_state_dict(net.state_dict(), input_size=(32, 32))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(net(x), again(x))
 
 
 def test_a_normalization_that_a_state_dict_cannot_tell_is_asked_for():

@@ -1,13 +1,14 @@
 """The nets of the four papers: ``build`` makes one by name, ``from_state_dict`` from weights."""
 
 from .checkpoints import Fit, fit_state_dict, from_state_dict
-from .parts import Normalize
+from .parts import Activation, Normalize, relu
 from .registry import INITIALIZATIONS, NAMES, build
 from .resnets import PadShortcut, SkipInit
 
 __all__ = [
     "INITIALIZATIONS",
     "NAMES",
+    "Activation",
     "Fit",
     "Normalize",
     "PadShortcut",
@@ -15,4 +16,5 @@ __all__ = [
     "build",
     "fit_state_dict",
     "from_state_dict",
+    "relu",
 ]

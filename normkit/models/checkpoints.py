@@ -55,7 +55,8 @@ def from_state_dict(
     """Builds the net that a state dict belongs to, loads it, and returns it in evaluation mode.
 
     In plain words: ``fit_state_dict``, then ``build``. What no state dict tells must be given:
-    the size of the images and the normalization of the input.
+    the size of the images and the normalization of the input. The activations are taken to be
+    ReLUs, and to stand after the sum of a block unless a normalization at the end says otherwise.
 
     Arguments:
         state_dict: tensors by name.
@@ -210,13 +211,17 @@ def _candidates(
         "num_classes": head.shape[0],
         "in_channels": max(1, first.shape[1] // pixels),
         "width": first.shape[0],
+        "bias": any(re.search(r"(stem|layers\.0)\.(convolution|linear)\.bias$", k) for k in state),
     }
     depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})
-    skip_init = any(".skip_init." in key for key in state)
+    residual = {
+        "skip_init": any(".skip_init." in key for key in state),
+        "preactivation": any(key.startswith("last.") for key in state),
+    }
     for name in names:
         if name.startswith("resnet"):
             for shortcut in SHORTCUTS:
-                yield name, common | {"shortcut": shortcut, "skip_init": skip_init}
+                yield name, common | residual | {"shortcut": shortcut}
         else:
             yield name, common | ({"depth": depth} if name in ("uniform", "mlp") else {})
 

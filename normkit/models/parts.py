@@ -7,7 +7,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Normalize", "Plan", "convolution_block", "dense_block", "halve", "initialized"]
+__all__ = [
+    "Activation",
+    "Normalize",
+    "Plan",
+    "convolution_block",
+    "dense_block",
+    "halve",
+    "initialized",
+    "relu",
+]
+
+
+class Activation(nn.Module):
+    """What stands where a ReLU would, and is none of torch's: the base class to inherit from.
+
+    In plain words: a mark, so that what looks at activations finds them without a list of names.
+
+    Example:
+        >>> class Square(Activation):
+        ...     def forward(self, x):
+        ...         return x.square()
+        >>> isinstance(Square(), Activation)
+        True
+    """
+
+
+def relu(num_features: int) -> nn.ReLU:
+    """Makes a ReLU, the same for any number of features.
+
+    Example:
+        >>> relu(8)
+        ReLU()
+    """
+    return nn.ReLU()
 
 
 class Normalize(nn.Module):
@@ -67,8 +100,12 @@ class Plan:
     depth: int | None
     normalization: Callable[..., nn.Module]
     convolution: Callable[..., nn.Module]
+    activation: Callable[[int], nn.Module]
+    bias: bool
     shortcut: str
     skip_init: bool
+    preactivation: bool
+    activation_before_sum: bool
     normalize: nn.Module
 
 
@@ -132,10 +169,10 @@ def convolution_block(
     bias: bool = False,
     pool: bool = False,
 ) -> nn.Sequential:
-    """Stacks convolution, normalization and ReLU, and a 2 x 2 max-pool if asked.
+    """Stacks convolution, normalization and activation, and a 2 x 2 max-pool if asked.
 
     The padding is 1. Also without a normalization the convolution has no bias unless one is
-    asked for, as in the papers.
+    asked for, here or by the plan, as in the papers.
 
     Example:
         >>> from normkit import models
@@ -143,12 +180,12 @@ def convolution_block(
         ['convolution', 'normalization', 'activation', 'pool']
     """
     convolution = plan.convolution(
-        in_channels, out_channels, kernel_size, stride=stride, padding=1, bias=bias
+        in_channels, out_channels, kernel_size, stride=stride, padding=1, bias=bias or plan.bias
     )
     layers = OrderedDict(
         convolution=initialized(convolution),
         normalization=plan.normalization(out_channels),
-        activation=nn.ReLU(),
+        activation=plan.activation(out_channels),
     )
     if pool:
         layers["pool"] = nn.MaxPool2d(2)
@@ -156,22 +193,22 @@ def convolution_block(
 
 
 def dense_block(plan: Plan, in_features: int, out_features: int, *, bias: bool) -> nn.Sequential:
-    """Stacks linear layer, normalization and ReLU.
+    """Stacks linear layer, normalization and activation.
 
-    The normalization is one for images, which sees each feature as a channel of one pixel.
+    The last two are ones for images, which see each feature as a channel of one pixel.
 
     Example:
         >>> from normkit import models
         >>> [name for name, _ in models.build("mlp", width=4).layers[0].named_children()]
-        ['linear', 'unflatten', 'normalization', 'flatten', 'activation']
+        ['linear', 'unflatten', 'normalization', 'activation', 'flatten']
     """
-    linear = nn.Linear(in_features, out_features, bias=bias)
+    linear = nn.Linear(in_features, out_features, bias=bias or plan.bias)
     return nn.Sequential(
         OrderedDict(
             linear=initialized(linear),
             unflatten=nn.Unflatten(1, (out_features, 1, 1)),
             normalization=plan.normalization(out_features),
+            activation=plan.activation(out_features),
             flatten=nn.Flatten(),
-            activation=nn.ReLU(),
         )
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .parts import Normalize, Plan
+from .parts import Normalize, Plan, relu
 from .resnets import SHORTCUTS, resnet
 from .stacks import cfg, mlp, small_cnn, uniform, vgg
 
@@ -55,8 +55,12 @@ def build(
     depth: int | None = None,
     normalization: Callable[..., nn.Module] = nn.BatchNorm2d,
     convolution: Callable[..., nn.Module] = nn.Conv2d,
+    activation: Callable[[int], nn.Module] = relu,
+    bias: bool = False,
     shortcut: str = "conv1x1",
     skip_init: bool = False,
+    preactivation: bool = False,
+    activation_before_sum: bool = False,
     initialization: str = "he",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -64,11 +68,11 @@ def build(
     r"""Builds a net of the four papers, from images in [0, 1] to logits.
 
     In plain words: every convolution and every hidden linear layer is followed by
-    ``normalization`` and then by a ReLU that is a module of its own; ``nn.Identity`` leaves the
-    normalization out. No convolution has a bias, with or without a normalization, except in
-    small_cnn. No map gets smaller than 2x2: a pool or a stride
-    that would do so is skipped. The submodules are called ``normalize``, ``layers`` or ``stem``
-    and ``blocks``, ``pool``, ``flatten`` and ``head`` whatever the options.
+    ``normalization`` and then by ``activation``, a module of its own; ``nn.Identity`` leaves the
+    normalization out. No convolution has a bias unless asked, with or without a normalization,
+    except in small_cnn. No map gets smaller than 2x2: a pool or a stride that would do so is
+    skipped. The submodules are called ``normalize``, ``layers`` or ``stem`` and ``blocks``,
+    ``pool``, ``flatten`` and ``head`` whatever the options.
 
     Source: the functions ``vgg``, ``cfg``, ``uniform``, ``small_cnn``, ``mlp`` and ``resnet`` of
     this package name the paper of each net.
@@ -85,9 +89,13 @@ def build(
         normalization: constructor called with ``num_features``.
         convolution: constructor called with ``in_channels, out_channels, kernel_size`` and the
             keywords ``stride``, ``padding``, ``bias``; mlp accepts none but the plain one.
+        activation: constructor called with ``num_features``.
+        bias: give hidden layers a bias, as what normalizes weights alone needs.
         shortcut: of a residual net where the shape changes: a convolution followed by the
             normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels).
         skip_init: multiply each residual branch by a learnable number that starts at zero.
+        preactivation: residual blocks that normalize and activate before each convolution.
+        activation_before_sum: residual blocks that activate the branch, not the sum.
         initialization: "he": plain layers that feed a ReLU start from He's normal weights, with
             fan_in, and zero biases, the head from torch's; "torch": all from torch's default.
         mean: of each channel of the data, in [0, 1]; the first layer then subtracts it.
@@ -109,19 +117,20 @@ def build(
         ['normalize', 'stem', 'blocks', 'pool', 'flatten', 'head']
     """
     net = _find(name)
-    _check_initialization(initialization)
     _check_numbers(num_classes=num_classes, in_channels=in_channels, width=width, depth=depth)
-    _check_input_size(name, net, input_size)
-    _check_shortcut(name, net, shortcut, skip_init)
-    _check_depth(name, net, depth)
-    _check_convolution(name, net, convolution)
-    normalize = _input_normalization(mean, std, in_channels)
+    _check_stack(name, net, input_size, depth, convolution, initialization)
+    flags = (skip_init, preactivation, activation_before_sum)
+    _check_residual(name, net, shortcut, flags)
     sizes = (num_classes, in_channels, tuple(input_size), width or net.width, depth or net.depth)
-    made = net.make(Plan(*sizes, normalization, convolution, shortcut, skip_init, normalize))
-    for layer in made.modules() if initialization == "torch" else ():
-        if type(layer) in (nn.Conv2d, nn.Linear):
-            layer.reset_parameters()
-    return made
+    parts = (normalization, convolution, activation, bias, shortcut)
+    standardize = _input_normalization(mean, std, in_channels)
+    made = net.make(Plan(*sizes, *parts, *flags, standardize))
+    return made if initialization == "he" else made.apply(_as_torch)
+
+
+def _as_torch(layer: nn.Module) -> None:
+    if type(layer) in (nn.Conv2d, nn.Linear):
+        layer.reset_parameters()
 
 
 def _find(name: str) -> _Net:
@@ -161,30 +170,40 @@ def _check_input_size(name: str, net: _Net, input_size: tuple[int, int]) -> None
         )
 
 
-def _check_shortcut(name: str, net: _Net, shortcut: str, skip_init: bool) -> None:
+def _check_residual(name: str, net: _Net, shortcut: str, flags: tuple[bool, ...]) -> None:
     if shortcut not in SHORTCUTS:
         nearest = difflib.get_close_matches(str(shortcut), SHORTCUTS, n=1, cutoff=0)[0]
         raise ValueError(
             f"shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}; the nearest is "
             f"{nearest!r}"
         )
-    if not net.residual and (skip_init or shortcut != "conv1x1"):
-        option = f"skip_init={skip_init}" if skip_init else f"shortcut={shortcut!r}"
+    if all(flags[1:]):
+        raise ValueError("preactivation or activation_before_sum may be True, not both")
+    names = ("skip_init", "preactivation", "activation_before_sum")
+    asked = [f"{flag}=True" for flag, value in zip(names, flags, strict=True) if value]
+    asked += [f"shortcut={shortcut!r}"] if shortcut != "conv1x1" else []
+    if asked and not net.residual:
         raise ValueError(
-            f"{name} has no residual branches, so {option} must be left out; "
+            f"{name} has no residual branches, so {asked[0]} must be left out; "
             f"{_those(lambda other: other.residual)} have them"
         )
 
 
-def _check_depth(name: str, net: _Net, depth: int | None) -> None:
+def _check_stack(
+    name: str,
+    net: _Net,
+    input_size: tuple[int, int],
+    depth: int | None,
+    convolution: Callable[..., nn.Module],
+    initialization: str,
+) -> None:
+    _check_initialization(initialization)
+    _check_input_size(name, net, input_size)
     if depth is not None and net.depth is None:
         raise ValueError(
             f"{name} has a fixed depth, so depth={depth} must be left out; "
             f"{_those(lambda other: other.depth)} take one"
         )
-
-
-def _check_convolution(name: str, net: _Net, convolution: Callable[..., nn.Module]) -> None:
     if net.convolutional or convolution is nn.Conv2d:
         return
     made = type(convolution(4, 4, 3, stride=1, padding=1, bias=False))

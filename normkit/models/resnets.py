@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .parts import Plan, convolution_block, halve, initialized
 
-__all__ = ["SHORTCUTS", "Block", "PadShortcut", "SkipInit", "resnet"]
+__all__ = ["SHORTCUTS", "Block", "PadShortcut", "PreactivationBlock", "SkipInit", "resnet"]
 
 SHORTCUTS = ("conv1x1", "conv3x3", "pad")
 
@@ -69,15 +69,16 @@ class PadShortcut(nn.Module):
 class Block(nn.Module):
     r"""Adds two 3x3 convolutions to a shortcut, the basic block of He et al.
 
-    .. math:: y = \text{ReLU}\big(s(x) + g \cdot N_2(W_2 \, \text{ReLU}(N_1(W_1 x)))\big)
+    .. math:: y = \phi\big(s(x) + g \cdot N_2(W_2 \, \phi(N_1(W_1 x)))\big)
 
-    In plain words: N is the normalization, s the identity unless the shape changes, and g is 1,
-    or a ``SkipInit``. ``activation2`` is the ReLU after the sum: hook it to see the block.
+    In plain words: N is the normalization, phi the activation, s the identity unless the shape
+    changes, and g is 1, or a ``SkipInit``. ``activation2`` comes after the sum: hook it to see
+    the block. With ``activation_before_sum`` it ends the branch instead, before g.
 
     Source: He et al. 2016, arXiv 1512.03385, figure 2.
 
     Arguments:
-        plan: the net's plan, for its constructors, its kind of shortcut and ``skip_init``.
+        plan: the net's plan, for its constructors, its kind of shortcut and its flags.
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: stride of the first convolution and of the shortcut.
@@ -95,23 +96,69 @@ class Block(nn.Module):
 
     def __init__(self, plan: Plan, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        first = plan.convolution(
-            in_channels, out_channels, 3, stride=stride, padding=1, bias=False
-        )
-        second = plan.convolution(out_channels, out_channels, 3, stride=1, padding=1, bias=False)
+        self.before_sum = plan.activation_before_sum
+        first = _convolution(plan, in_channels, out_channels, 3, stride)
+        second = _convolution(plan, out_channels, out_channels, 3)
         self.convolution1 = initialized(first)
         self.normalization1 = plan.normalization(out_channels)
-        self.activation1 = nn.ReLU()
+        self.activation1 = plan.activation(out_channels)
         self.convolution2 = initialized(second)
         self.normalization2 = plan.normalization(out_channels)
         self.skip_init = SkipInit() if plan.skip_init else nn.Identity()
         self.shortcut = _shortcut(plan, in_channels, out_channels, stride)
-        self.activation2 = nn.ReLU()
+        if isinstance(self.shortcut, nn.Sequential):
+            self.shortcut.add_module("normalization", plan.normalization(out_channels))
+        self.activation2 = plan.activation(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.activation1(self.normalization1(self.convolution1(x)))
-        y = self.skip_init(self.normalization2(self.convolution2(y)))
-        return self.activation2(y + self.shortcut(x))
+        y = self.normalization2(self.convolution2(y))
+        if self.before_sum:
+            return self.skip_init(self.activation2(y)) + self.shortcut(x)
+        return self.activation2(self.skip_init(y) + self.shortcut(x))
+
+
+class PreactivationBlock(nn.Module):
+    r"""Adds two 3x3 convolutions to a shortcut, each after its normalization and activation.
+
+    .. math:: y = s(x) + g \cdot W_2 \, \phi(N_2(W_1 \, \phi(N_1 x)))
+
+    In plain words: nothing stands on the way from block to block, so the signal adds up freely;
+    a convolutional shortcut starts from the activated input.
+
+    Source: He et al. 2016, arXiv 1603.05027, figure 4 (e).
+
+    Arguments, Shape: as ``Block``.
+
+    Example:
+        >>> from normkit import models
+        >>> net = models.build("resnet8", width=2, skip_init=True, preactivation=True)
+        >>> x = torch.randn(3, 2, 5, 7)
+        >>> torch.equal(net.blocks[0](x), x)
+        True
+    """
+
+    def __init__(self, plan: Plan, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.normalization1 = plan.normalization(in_channels)
+        self.activation1 = plan.activation(in_channels)
+        self.convolution1 = initialized(_convolution(plan, in_channels, out_channels, 3, stride))
+        self.normalization2 = plan.normalization(out_channels)
+        self.activation2 = plan.activation(out_channels)
+        self.convolution2 = initialized(_convolution(plan, out_channels, out_channels, 3))
+        self.skip_init = SkipInit() if plan.skip_init else nn.Identity()
+        self.shortcut = _shortcut(plan, in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.activation1(self.normalization1(x))
+        through = self.shortcut(y if isinstance(self.shortcut, nn.Sequential) else x)
+        y = self.activation2(self.normalization2(self.convolution1(y)))
+        return through + self.skip_init(self.convolution2(y))
+
+
+def _convolution(plan: Plan, inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Module:
+    padding = (size - 1) // 2
+    return plan.convolution(inputs, outputs, size, stride=stride, padding=padding, bias=plan.bias)
 
 
 def _shortcut(plan: Plan, in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -119,15 +166,9 @@ def _shortcut(plan: Plan, in_channels: int, out_channels: int, stride: int) -> n
         return nn.Identity()
     if plan.shortcut == "pad":
         return PadShortcut(in_channels, out_channels, stride)
-    size, padding = (1, 0) if plan.shortcut == "conv1x1" else (3, 1)
-    convolution = plan.convolution(
-        in_channels, out_channels, size, stride=stride, padding=padding, bias=False
-    )
-    return nn.Sequential(
-        OrderedDict(
-            convolution=initialized(convolution), normalization=plan.normalization(out_channels)
-        )
-    )
+    size = 1 if plan.shortcut == "conv1x1" else 3
+    convolution = _convolution(plan, in_channels, out_channels, size, stride)
+    return nn.Sequential(OrderedDict(convolution=initialized(convolution)))
 
 
 def resnet(plan: Plan, *, stages: int, blocks: int) -> nn.Sequential:
@@ -140,7 +181,9 @@ def resnet(plan: Plan, *, stages: int, blocks: int) -> nn.Sequential:
     Source: He et al. 2016, arXiv 1512.03385, section 4.2 (three stages) and table 1 (four).
 
     Deviation: the convolutional shortcuts, not option A, are the default. A stride that would
-    leave less than 2x2 pixels is 1: in ResNet-18 the last one on 8x8 images.
+    leave less than 2x2 pixels is 1: in ResNet-18 the last one on 8x8 images. With preactivation
+    the stem is a convolution alone, and a normalization and an activation, ``last``, end the
+    chain, as in arXiv 1603.05027.
 
     Arguments:
         stages: number of widths.
@@ -156,19 +199,26 @@ def resnet(plan: Plan, *, stages: int, blocks: int) -> nn.Sequential:
         0.27
     """
     size, channels, chain = plan.input_size, plan.width, []
+    block = PreactivationBlock if plan.preactivation else Block
     for stage in range(stages):
         width = plan.width * 2**stage
         stride, size = halve(size, up=True) if stage else (1, size)
         for index in range(blocks):
-            chain.append(Block(plan, channels, width, stride if index == 0 else 1))
+            chain.append(block(plan, channels, width, stride if index == 0 else 1))
             channels = width
-    return nn.Sequential(
-        OrderedDict(
-            normalize=plan.normalize,
-            stem=convolution_block(plan, plan.in_channels, plan.width),
-            blocks=nn.Sequential(*chain),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            head=nn.Linear(channels, plan.num_classes),
-        )
+    stem = convolution_block(plan, plan.in_channels, plan.width)
+    last = OrderedDict(
+        normalization=plan.normalization(channels), activation=plan.activation(channels)
     )
+    layers = OrderedDict(
+        normalize=plan.normalize,
+        stem=stem[:1] if plan.preactivation else stem,
+        blocks=nn.Sequential(*chain),
+        last=nn.Sequential(last),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        head=nn.Linear(channels, plan.num_classes),
+    )
+    if not plan.preactivation:
+        del layers["last"]
+    return nn.Sequential(layers)

@@ -23,8 +23,10 @@ def describe(configs: Sequence[TrainConfig]) -> str:
     words = [f"{first.dataset} {size}x{size}", ", ".join(nets)]
     if first.epochs:
         words[0] += f", {first.subset or len(images):,} training images"
-        words += [f"{first.epochs} epochs (last one shown), {first.schedule} lr {first.lr:g}, "]
-        words[-1] += f"batch {first.batch_size}, weight decay {first.weight_decay:g}"
+        shown = " (last one shown)" if first.norms or first.final_norms else ""
+        words += [f"{_each(configs, 'epochs')} epochs{shown}, {first.schedule} lr "]
+        words[-1] += f"{_each(configs, 'lr')}, batch {_each(configs, 'batch_size')}, "
+        words[-1] += f"weight decay {first.weight_decay:g}"
         names = {"he": "He's initialization", "torch": "torch's initialization"}
         words += [" and ".join(sorted({names[config.initialization] for config in configs}))]
     else:
@@ -38,15 +40,21 @@ def describe(configs: Sequence[TrainConfig]) -> str:
     return "; ".join([*words, f"{seeds} seed{'s' if seeds != 1 else ''}"])
 
 
+def _each(configs: Sequence[TrainConfig], field: str) -> str:
+    """The values that a field takes, in the order of the runs."""
+    return " or ".join(dict.fromkeys(f"{getattr(config, field):g}" for config in configs))
+
+
 def diverged(records: Sequence[Record]) -> str:
     """How many runs ended in a loss that is no number, and which.
 
-    A record's method is read off its configuration: adversary, normalization and seed.
+    A record's method is read off its configuration: normalization, convolution, adversary.
     """
     lost = [record for record in records if record.status != "ok"]
-    names = [
-        f"{r.config['model']} {r.config['adversary']['kind']} {r.config['normalization']} "
-        f"seed {r.config['seed']} ({r.status})"
-        for r in lost
-    ]
+    names = []
+    for config, status in ((record.config, record.status) for record in lost):
+        method = [config["normalization"], config["convolution"], config["adversary"]["kind"]]
+        method = [name for name in method if name not in ("conv", "none")] or ["plain"]
+        words = [config["model"], *method, f"batch {config['batch_size']}", f"lr {config['lr']:g}"]
+        names.append(" ".join([*words, f"seed {config['seed']} ({status})"]))
     return f"{len(lost)} of {len(records)} runs diverged" + "".join(f"\n  {n}" for n in names)
