@@ -1,20 +1,39 @@
 """Normalization layers and normalized convolutions, and the two registries that name them."""
 
+from .batch_statistics import MeanCentering, VarianceNorm
 from .convolutions import CONVOLUTIONS, conv, convolution
-from .normalizations import NORMALIZATIONS, group, instance, layer, normalization
+from .evonorm import EvoNormB0, EvoNormS0
+from .filter_response import TLU, FilterResponseNorm
+from .groups import GroupNorm, group, instance, layer
+from .normalizations import NORMALIZATIONS, normalization
+from .pairs import Pair, pair
+from .reparametrized import ScaledReLU, WeightCentering, weight_centering, weight_norm
 from .scaled_ws import RELU_GAIN, ScaledWeightStandardization, scaled_ws, standardize
 
 __all__ = [
     "CONVOLUTIONS",
     "NORMALIZATIONS",
     "RELU_GAIN",
+    "TLU",
+    "EvoNormB0",
+    "EvoNormS0",
+    "FilterResponseNorm",
+    "GroupNorm",
+    "MeanCentering",
+    "Pair",
+    "ScaledReLU",
     "ScaledWeightStandardization",
+    "VarianceNorm",
+    "WeightCentering",
     "conv",
     "convolution",
     "group",
     "instance",
     "layer",
     "normalization",
+    "pair",
     "scaled_ws",
     "standardize",
+    "weight_centering",
+    "weight_norm",
 ]

@@ -1,10 +1,11 @@
-"""The convolutions by key: conv, scaled_ws."""
+"""The convolutions by key: conv, weight_norm, scaled_ws, weight_centering."""
 
 import difflib
 from collections.abc import Callable
 
 from torch import nn
 
+from .reparametrized import weight_centering, weight_norm
 from .scaled_ws import scaled_ws
 
 __all__ = ["CONVOLUTIONS", "conv", "convolution"]
@@ -38,7 +39,12 @@ def conv(
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
 
 
-CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {"conv": conv, "scaled_ws": scaled_ws}
+CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {
+    "conv": conv,
+    "weight_norm": weight_norm,
+    "scaled_ws": scaled_ws,
+    "weight_centering": weight_centering,
+}
 
 
 def convolution(key: str) -> Callable[..., nn.Conv2d]:
