@@ -26,7 +26,7 @@ EXECUTED = ("davidson", "power_method")
 
 def circular(layers: list[jobs.Job], chosen: argparse.Namespace) -> None:
     """Print ratios and errors on the torus."""
-    times = speed.circular(layers, chosen.repetitions, chosen.patience, TORUS, limit=chosen.limit)
+    times = speed.timed(layers, chosen.repetitions, chosen.patience, TORUS, limit=chosen.limit)
     found = {job.name: comparison.reference(job) for job in layers}
     middle = {name: (low + high) / 2 for name, (low, high, _) in found.items()}
     table = comparison.compare(times, "bracket").join(comparison.errors(times, middle))
@@ -36,7 +36,7 @@ def circular(layers: list[jobs.Job], chosen: argparse.Namespace) -> None:
 
 def zero(layers: list[jobs.Job], chosen: argparse.Namespace) -> None:
     """Print ratios as executed; the errors are against the larger of the two lower bounds."""
-    times = speed.zero(layers, chosen.repetitions, chosen.patience, EXECUTED, limit=chosen.limit)
+    times = speed.timed(layers, chosen.repetitions, chosen.patience, EXECUTED, limit=chosen.limit)
     best = times.groupby("layer").value.max().to_dict()
     show(comparison.compare(times, "davidson").join(comparison.errors(times, best)))
 

@@ -122,8 +122,7 @@ def channel_condition_numbers(layer: nn.Module, input_size) -> Tensor:
         (C_out,), in float64.
 
     Raises:
-        TypeError: if the layer has no known linear map or integer weights.
-        ValueError: if the weights are not finite, or the stride does not divide the input.
+        TypeError, ValueError: as in `channel_norms`.
 
     Example:
         >>> layer = nn.Conv1d(1, 3, 2, bias=False)

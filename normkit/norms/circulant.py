@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .davidson import dense_matrix
-from .elimination import Gram, candidates
+from .elimination import candidates
 from .hermitian import gram, indefinite, lanczos, random_rows
+from .interpolation import Gram
 from .maps import LinearMap, in_float64
 from .rules import measured_map
 from .symbols import Symbol, half_grid, scaled, symbol_of
@@ -102,10 +103,10 @@ def _searched(gram: Gram, best: float, rtol: float, rigorous: bool) -> float:
     return found
 
 
-def torus_bracket(
-    linear: LinearMap, torus, rtol: float, rigorous: bool, gram: Gram | None = None
+def symbol_bracket(
+    whole: Symbol, rtol: float, rigorous: bool, gram: Gram | None = None
 ) -> Bracket:
-    """Bracket of the spectral norm of the taps on a torus, which the strides divide.
+    """Bracket of the largest norm of a symbol; `gram` is of its reduced form, if known.
 
     Both ends are the same where the largest norm is that of a vector or of a single small
     matrix. With `rigorous`, the ends move by `8 n (n + m + 8) u`, relative, for n x m matrices
@@ -113,9 +114,7 @@ def torus_bracket(
     that succeeds (Rump, "Verification of positive definiteness", BIT 2006) and to the quotient;
     and by `2 (P + 32) u || sum_t |K_t| ||_F`, more than it can do to a symbol of P taps.
     """
-    linear, scale = scaled(linear, rigorous)
-    whole = symbol_of(linear, torus)
-    symbol = whole.reduced()
+    symbol = gram.symbol if gram else whole.reduced()
     groups, *shape, taps = symbol.taps.shape
     size, width = sorted(shape)
     best = 0.0
@@ -136,7 +135,14 @@ def torus_bracket(
         count = whole.taps.shape[3]
         error = 2 * (count + 32) * UNIT * total * (count > 1)
     lower, upper = lower * (1 - slack) - error, upper * (1 + slack) + error
-    return Bracket(max(0.0, lower) * scale, upper * scale)
+    return Bracket(max(0.0, lower), upper)
+
+
+def torus_bracket(linear: LinearMap, torus, rtol: float, rigorous: bool) -> Bracket:
+    """Bracket of the spectral norm of the taps on a torus, which the strides divide."""
+    linear, scale = scaled(linear, rigorous)
+    lower, upper = symbol_bracket(symbol_of(linear, torus), rtol, rigorous)
+    return Bracket(lower * scale, upper * scale)
 
 
 def _circular_values(linear: LinearMap) -> Tensor:

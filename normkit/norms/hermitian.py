@@ -17,27 +17,25 @@ POTRF = {
 }
 SMALL = 24
 SPLIT = 64
+PARTS = 4
 SHORT = 8
 
 
-def _row_blocks(size: int) -> list[slice]:
-    """Ranges of rows whose lower triangle is formed at once: few, and of many entries."""
-    count = 4 if size >= SPLIT else 1
-    edges = [size * part // count for part in range(count + 1)]
-    return [slice(low, high) for low, high in itertools.pairwise(edges)]
-
-
 def gram(blocks: Tensor) -> Tensor:
-    """`K K^H` for each K (count, rows, columns), or `K^T (K^T)^H` if that is smaller."""
+    """`K K^H` for each K (count, rows, columns), or `K^T (K^T)^H` if that is smaller.
+
+    Of large ones the lower triangle is formed, few rows at a time, and mirrored.
+    """
     rows = blocks if blocks.shape[1] <= blocks.shape[2] else blocks.mT
     size = rows.shape[1]
     if size < SPLIT:
         return rows @ rows.mH
     conjugates, products = rows.conj().resolve_conj(), rows.new_empty(len(rows), size, size)
-    for part in _row_blocks(size):
-        block = rows[:, part] @ conjugates[:, : part.stop].mT
-        products[:, part, : part.stop] = block
-        products[:, : part.start, part] = block[:, :, : part.start].mH
+    edges = [size * part // PARTS for part in range(PARTS + 1)]
+    for low, high in itertools.pairwise(edges):
+        block = rows[:, low:high] @ conjugates[:, :high].mT
+        products[:, low:high, :high] = block
+        products[:, :low, low:high] = block[:, :, :low].mH
     return products
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .absolute import operator_frobenius
-from .circulant import UNIT, Bracket, stretches, torus_bracket
+from .circulant import UNIT, Bracket, stretches, symbol_bracket, torus_bracket
 from .davidson import WIDTH, dense_matrix, flat_operator, random_starts, ritz_vector
-from .elimination import Gram
+from .interpolation import Gram
 from .maps import Axis, LinearMap, in_float64
 from .rules import measured_map
 from .symbols import scaled, symbol_of
@@ -107,7 +107,7 @@ def check_rtol(rtol: float) -> None:
 def bracket(linear: LinearMap, rtol: float, rigorous: bool = False) -> Bracket:
     """Bracket of the spectral norm of a linear map."""
     check_rtol(rtol)
-    if not linear.weight.any():
+    if linear.weight.aminmax() == (0.0, 0.0):
         return Bracket(0.0, 0.0)
     exact = [_exact_torus(axis) for axis in linear.axes]
     if None not in exact:
@@ -118,8 +118,9 @@ def bracket(linear: LinearMap, rtol: float, rigorous: bool = False) -> Bracket:
     torus, factors = zip(*(_enclosing_torus(axis) for axis in linear.axes), strict=True)
     stretch, grid = math.prod(factors), _wave_grid(linear, torus)
     linear, scale = scaled(linear, rigorous)
-    gram = Gram(symbol_of(linear, torus).reduced(), torch.float32) if grid else None
-    upper = torus_bracket(linear, torus, rtol, rigorous, gram).upper * stretch
+    symbol = symbol_of(linear, torus)
+    gram = Gram(symbol.reduced(), torch.float32) if grid else None
+    upper = symbol_bracket(symbol, rtol, rigorous, gram).upper * stretch
     upper *= 1 + 8 * UNIT * rigorous
     work = linear.weight.numel() * math.prod(axis.outputs for axis in linear.axes)
     light = rtol < 1e-5 or work < LIGHT

@@ -92,7 +92,7 @@ def scaled(linear: LinearMap, rigorous: bool = False) -> tuple[LinearMap, float]
     linear = in_float64(linear, cpu=True) if rigorous else linear
     weight = linear.weight.detach()
     range_ = math.frexp(torch.finfo(weight.dtype).max)[1] - 1
-    exponent = math.frexp(weight.abs().max().item())[1]
+    exponent = math.frexp(torch.stack(weight.aminmax()).abs().max().item())[1]
     scale = math.ldexp(1.0, min(max(exponent, 1 - range_), range_))
     return replace(linear, weight=weight / scale), scale
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .elimination import Gram
 from .hermitian import random_rows, ritz_rows
+from .interpolation import Gram
 from .maps import LinearMap
 from .symbols import half_grid
 
@@ -64,10 +64,10 @@ def wave_inverse(linear: LinearMap, gram: Gram, grid: list[int], on_outputs: boo
 
     def invert(x: Tensor) -> Tensor:
         waves = torch.fft.rfftn(x.view(-1, *shape).to(values), s=grid, dim=dims)
-        waves = waves.movedim((0, 1), (-1, -2))  # (*grid, channels, count)
-        shares = along[..., None] * (vectors.conj() @ waves)
-        waves = rest[..., None, None] * waves + vectors.mT @ shares
-        waves = torch.fft.irfftn(waves.movedim((-1, -2), (0, 1)), s=grid, dim=dims)
+        waves = waves.movedim((0, 1), (-2, -1)).contiguous()  # (*grid, count, channels)
+        shares = along[..., None, :] * (waves @ vectors.mH)
+        waves = rest[..., None, None] * waves + shares @ vectors
+        waves = torch.fft.irfftn(waves.movedim((-2, -1), (0, 1)), s=grid, dim=dims)
         return waves[inside].flatten(1).to(x)
 
     return invert

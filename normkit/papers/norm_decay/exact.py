@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit import norms
+from normkit.norms.rules import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
 
 from ..profiles import choose
 from .baselines import border_free, gathered
@@ -16,9 +17,6 @@ from .measured import measuring_code
 
 __all__ = ["KINDS", "Exactness", "dense_matrix", "exactness", "random_layers", "relative_error"]
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 KINDS = tuple(t.__name__ for t in (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.BatchNorm2d))
 MODES = ("zeros", "zeros", "circular", "reflect", "replicate")
 

@@ -1,6 +1,8 @@
 """How long the norms of layers take, against what others do; ln.speed and benchmarks/norms.py."""
 
 import dataclasses
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from . import baselines
 from .jobs import Job, shapes
 from .measured import measuring_code
 
-__all__ = ["Speed", "absolute", "circular", "stopwatch", "timing", "zero"]
+__all__ = ["Speed", "stopwatch", "timed", "timing"]
 
 SAMPLE = 5
 COLUMNS = ("layer", "method", "repetition", "seconds", "value")
@@ -48,11 +50,12 @@ class Speed:
         power_method (as executed). Gram iteration is timed once.
         """
         jobs = shapes(self.size, self.divide)
+        times = self.repetitions, self.patience
         tables = [
-            absolute(jobs, self.repetitions, self.patience),
-            circular(jobs, self.repetitions, self.patience, ("bracket", "fft_svd")),
-            circular(jobs, 1, 0, ("gram_iteration",)),
-            zero(jobs, self.repetitions, self.patience, ("power_method",), limit=self.patience),
+            timed(jobs, *times, ("l1", "linf")),
+            timed(jobs, *times, ("bracket", "fft_svd")),
+            timed(jobs, 1, 0, ("gram_iteration",)),
+            timed(jobs, *times, ("power_method",), limit=self.patience),
         ]
         return {"times": pd.concat(tables, ignore_index=True)}
 
@@ -100,17 +103,23 @@ def _whole_power(power: Callable[[int], tuple], limit: float) -> tuple[float, fl
     return math.nan, few + step * (baselines.STEPS - SAMPLE)
 
 
-def _rows(jobs: Sequence[Job], methods: dict, repetitions: int) -> pd.DataFrame:
-    rows = []
-    for job in jobs:
-        for repetition in range(repetitions):
-            for method, measure in methods.items():
-                value, seconds = measure(job)
-                rows.append((job.name, method, repetition, seconds, value))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+METHODS = {
+    "l1": lambda job: norms.l1_norm(job.layer, job.size).item(),
+    "linf": lambda job: norms.linf_norm(job.layer, job.size).item(),
+    "bracket": lambda job: (
+        norms.spectral_norm(job.layer, job.size, boundary="circular", rtol=1e-6).lower
+    ),
+    "davidson": lambda job: norms.spectral_norm(job.layer, job.size, rtol=1e-5).lower,
+    "fft_svd": lambda job: baselines.fft_svd(*job.form)[0],
+    "gram_iteration": lambda job: baselines.gram_iteration(*job.form)[0],
+}
+POWERS = {
+    "grid_power": lambda job, steps: baselines.grid_power(*job.form, steps=steps),
+    "power_method": lambda job, steps: baselines.power_method(job.layer, job.size, steps),
+}
 
 
-def circular(
+def timed(
     jobs: Sequence[Job],
     repetitions: int,
     patience: float,
@@ -118,54 +127,32 @@ def circular(
     *,
     limit: float = 1.0,
 ) -> pd.DataFrame:
-    """Times on the torus: bracket (ours, to 1e-6), fft_svd, gram_iteration, grid_power.
+    """How long methods take on every layer, and what they find.
 
-    Columns: layer, method, repetition, seconds, value; of a power method that would take more
-    than `limit` seconds, the time is extrapolated and the value a nan.
+    *In plain words:* as executed `l1`, `linf`, `davidson` (ours, `lower` converged to 1e-5) and
+    `power_method`; on the torus `bracket` (ours, to 1e-6), `fft_svd`, `gram_iteration` and
+    `grid_power`. Both power methods take 500 steps.
+
+    Arguments:
+        repetitions: how often everything is timed, in turns.
+        patience: seconds that repeating a short call may take.
+        limit: seconds that a power method may take; the time of a longer one is extrapolated
+            from a few steps, and its value a nan.
+
+    Shape:
+        columns layer, method, repetition, seconds, value.
+
+    Example:
+        >>> table = timed(shapes(4, 16), 2, 0, ("bracket", "fft_svd"))
+        >>> spread = table.groupby("layer").value.agg(lambda found: found.max() / found.min() - 1)
+        >>> len(table), bool((spread < 1e-5).all())
+        (24, True)
     """
-
-    def bracket(job: Job) -> float:
-        return norms.spectral_norm(job.layer, job.size, boundary="circular", rtol=1e-6).lower
-
-    known = {
-        "bracket": lambda job: stopwatch(lambda: bracket(job), patience),
-        "fft_svd": lambda job: stopwatch(lambda: baselines.fft_svd(*job.form)[0], patience),
-        "gram_iteration": lambda job: stopwatch(
-            lambda: baselines.gram_iteration(*job.form)[0], patience
-        ),
-        "grid_power": lambda job: _whole_power(
-            lambda steps: baselines.grid_power(*job.form, steps=steps), limit
-        ),
-    }
-    return _rows(jobs, {name: known[name] for name in methods}, repetitions)
-
-
-def zero(
-    jobs: Sequence[Job],
-    repetitions: int,
-    patience: float,
-    methods: Sequence[str],
-    *,
-    limit: float = 1.0,
-) -> pd.DataFrame:
-    """Times as executed: davidson (ours, `lower` converged to 1e-5), power_method (500 steps)."""
-
-    def davidson(job: Job) -> float:
-        return norms.spectral_norm(job.layer, job.size, rtol=1e-5).lower
-
-    known = {
-        "davidson": lambda job: stopwatch(lambda: davidson(job), patience),
-        "power_method": lambda job: _whole_power(
-            lambda steps: baselines.power_method(job.layer, job.size, steps), limit
-        ),
-    }
-    return _rows(jobs, {name: known[name] for name in methods}, repetitions)
-
-
-def absolute(jobs: Sequence[Job], repetitions: int, patience: float) -> pd.DataFrame:
-    """Times of the exact l1 and linf norms."""
-    methods = {
-        "l1": lambda j: stopwatch(lambda: norms.l1_norm(j.layer, j.size).item(), patience),
-        "linf": lambda j: stopwatch(lambda: norms.linf_norm(j.layer, j.size).item(), patience),
-    }
-    return _rows(jobs, methods, repetitions)
+    rows = []
+    for job, repetition, method in itertools.product(jobs, range(repetitions), methods):
+        if method in POWERS:
+            value, seconds = _whole_power(functools.partial(POWERS[method], job), limit)
+        else:
+            value, seconds = stopwatch(functools.partial(METHODS[method], job), patience)
+        rows.append((job.name, method, repetition, seconds, value))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
