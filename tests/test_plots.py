@@ -186,15 +186,17 @@ def test_variance_lines_are_geometric_means_over_seeds():
             assert LABELS[method] in texts(axes)
 
 
-def test_rank_takes_the_last_layer_of_each_run_in_a_panel_per_dataset():
+def test_rank_takes_the_last_layer_of_each_run_in_a_panel_per_width():
     table = group_rows("stable_rank")
-    figure = beyond_batchnorm.rank(pd.concat([table.assign(dataset=name) for name in "ab"]))
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
-    for axes, depth in product(figure.axes, (3, 4)):
+    wider = table.assign(width=16, value=table["value"] * 3)
+    figure = beyond_batchnorm.rank(pd.concat([table, wider]))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["width 8", "width 16"]
+    for (factor, axes), depth in product(zip((1, 3), figure.axes, strict=True), (3, 4)):
         means = table.query("depth == @depth == position").groupby("groups")["value"].mean()
-        np.testing.assert_allclose(lines(axes)[f"{depth} layers"].get_ydata(), means)
+        np.testing.assert_allclose(lines(axes)[f"{depth} layers"].get_ydata(), factor * means)
         ticks = [label.get_text().split() for label in axes.get_xticklabels()]
-        assert ticks == [["1", "LayerNorm"], ["2"], ["4"], ["8", "InstanceNorm"]]
+        named = ["8", "InstanceNorm"] if factor == 1 else ["8"]
+        assert ticks == [["1", "LayerNorm"], ["2"], ["4"], named]
 
 
 def test_cosine_has_a_panel_per_depth_and_a_line_per_number_of_groups():

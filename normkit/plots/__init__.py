@@ -1,6 +1,22 @@
 """Figures of the workbook: a table goes in, a matplotlib Figure comes out; nothing here trains."""
 
-from normkit.plots import beyond_batchnorm, norm_checks, norm_decay, training
+from normkit.plots import (
+    beyond_batchnorm,
+    norm_checks,
+    norm_decay,
+    normalizers,
+    tradeoffs,
+    training,
+)
 from normkit.plots.style import save, style
 
-__all__ = ["beyond_batchnorm", "norm_checks", "norm_decay", "save", "style", "training"]
+__all__ = [
+    "beyond_batchnorm",
+    "norm_checks",
+    "norm_decay",
+    "normalizers",
+    "save",
+    "style",
+    "tradeoffs",
+    "training",
+]

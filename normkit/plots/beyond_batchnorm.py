@@ -77,14 +77,13 @@ def rank(table: pd.DataFrame, *, note: str = "") -> Picture:
     """Stable rank of the last layer's activations against the number of groups, per depth.
 
     In plain words: mean over seeds and 95 % t interval; the last layer is the one with the
-    largest position of its run. One panel per dataset where the table has that column.
+    largest position of its run. One panel per width.
 
     Source: Lubana, Dick and Tanaka, NeurIPS 2021, https://arxiv.org/abs/2106.05956, the figure
     on the rank of activations.
 
     Arguments:
-        table: columns groups, depth, width, seed, position, measure ("stable_rank"), value, and
-            dataset where there are several.
+        table: columns groups, depth, width, seed, position, measure ("stable_rank"), value.
         note: a short grey line at the bottom.
 
     Raises:
@@ -99,16 +98,16 @@ def rank(table: pd.DataFrame, *, note: str = "") -> Picture:
         [0.5, 1.0, 2.0]
     """
     rows = _grouped(table, "stable_rank")
-    rows = rows.assign(dataset=rows.get("dataset", ""))
-    last = rows.groupby(["dataset", *_RUN])["position"].transform("max") == rows["position"]
-    means = summarize(rows[last], ["dataset", "depth", "groups"])
-    datasets, names = sorted(set(means["dataset"])), _names(rows)
+    last = rows.groupby(["width", *_RUN])["position"].transform("max") == rows["position"]
+    means = summarize(rows[last], ["width", "depth", "groups"])
+    widths = sorted(set(means["width"]))
     colors = shades(sorted(set(means["depth"])), "crest")
-    figure = picture(COLUMN if len(datasets) == 1 else PAGE, 2.3)
-    panels = figure.subplots(1, len(datasets), sharey=True, squeeze=False)[0]
-    for axes, dataset in zip(panels, datasets, strict=True):
-        header(axes, dataset)
-        _against_groups(axes, means[means["dataset"] == dataset], colors, names)
+    figure = picture(COLUMN if len(widths) == 1 else PAGE, 2.3)
+    panels = figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
+    for axes, width in zip(panels, widths, strict=True):
+        header(axes, f"width {width:g}")
+        part = means[means["width"] == width]
+        _against_groups(axes, part, colors, _names(part))
     panels[0].set_ylabel("stable rank, last layer")
     return finish(figure, evidence("Mean", "Bar", means["n"]), note)
 

@@ -85,9 +85,11 @@ def evidence(mean: str, mark: str, seeds: Iterable[int]) -> str:
     return f"{over}. {mark}: 95 % t interval{', from 3 seeds on' * (min(seeds) < 3)}."
 
 
-def header(axes: Axes, title: str, line: str = "", *, above: float = 0) -> None:
+def header(
+    axes: Axes, title: str, line: str = "", *, above: float = 0, color: str = "#111111"
+) -> None:
     """Write a bold title and one grey line under it, `above` points over the panel."""
-    axes.set_title(title, pad=above + (13 if line else 4))
+    axes.set_title(title, pad=above + (13 if line else 4), color=color)
     if line:
         axes.annotate(
             line, (0, 1), (0, above + 4), xycoords="axes fraction",
@@ -108,7 +110,7 @@ def keys(figure: Picture, methods: list[str], *, rows: int = 1) -> None:
 
 
 def shades(keys: list[float], palette: str) -> dict[float, str]:
-    """Return one color per key along a sequential palette: "crest" for depth, "flare" for groups.
+    """Return one color per key along a palette: "crest" for depth or time, "flare" for groups.
 
     Example:
         >>> len(set(shades([1, 2, 4], "flare").values()))

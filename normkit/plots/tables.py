@@ -9,7 +9,7 @@ from scipy import stats
 
 from normkit.plots.style import LABELS
 
-__all__ = ["choose", "mean_interval", "methods_of", "require", "summarize"]
+__all__ = ["choose", "diverged", "mean_interval", "methods_of", "require", "summarize"]
 
 
 def mean_interval(values: Iterable[float], *, log: bool = False) -> tuple[float, float, float]:
@@ -125,3 +125,15 @@ def methods_of(table: pd.DataFrame) -> list[str]:
     """
     found = {choose("method", method, LABELS) for method in table["method"].unique()}
     return [method for method in LABELS if method in found]
+
+
+def diverged(runs: pd.DataFrame) -> str:
+    """Say how many of the runs, one a row, diverged; nothing if none did.
+
+    Example:
+        >>> diverged(pd.DataFrame({"method": ["pgd"] * 2, "status": ["ok", "diverged at step 9"]}))
+        'Diverged (x): PGD-AT 1.'
+    """
+    bad = runs[runs["status"] != "ok"]
+    who = [f"{LABELS[key]} {(bad['method'] == key).sum()}" for key in methods_of(bad)]
+    return f"Diverged (x): {', '.join(who)}." if who else ""
