@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from normkit import papers
-from normkit.papers import beyond_batchnorm, norm_decay
+from normkit.papers import norm_decay
 
 METHODS = ("plain", "pgd", "trades", "alp")
 
@@ -136,62 +136,6 @@ def test_every_profile_checks_and_times_norms(profile):
         assert timed.size == 32
 
 
-def _probes(measure: str, value, groups=(1, 2, 4), depths=(4, 8)) -> pd.DataFrame:
-    """`value(position / depth, groups)` at every layer, a little noise by seed."""
-    rows = [
-        (depth, count, seed, i, measure, value(i / depth, count) * (1 + seed / 1000))
-        for depth in depths
-        for count in groups
-        for seed in range(3)
-        for i in range(1, depth + 1)
-    ]
-    return pd.DataFrame(rows, columns=["depth", "groups", "seed", "position", "measure", "value"])
-
-
-def test_rank_must_rise_at_every_step():
-    rising = _probes("stable_rank", lambda x, g: 1 + x * g)
-    dipping = _probes("stable_rank", lambda x, g: 1 + x * {1: 1, 2: 4, 4: 3}[g])
-    assert beyond_batchnorm.judge_rank(rising, "quick").verdict == "reproduced"
-    assert beyond_batchnorm.judge_rank(dipping, "quick").verdict == "contradicted"
-
-
-def test_gradient_needs_a_flat_layer_norm_and_the_lead_of_instance_norm():
-    claimed = _probes("gradient_norm", lambda x, g: float(g) ** (3 * (1 - x)))
-    steep = _probes("gradient_norm", lambda x, g: float(4 * g) ** (3 * (1 - x)))
-    assert beyond_batchnorm.judge_gradient(claimed, "quick").verdict == "reproduced"
-    judged = beyond_batchnorm.judge_gradient(steep, "quick")
-    assert judged.verdict == "contradicted" and "LayerNorm" in judged.deciding.name
-
-
-def test_cosine_needs_depth_group_size_and_speed():
-    table = _probes("cosine_similarity", lambda x, g: 0.5 + 0.4 * x / g)
-    rows = [(seed, c, 1 - c + 0.01 * seed) for seed in range(3) for c in (0.2, 0.5, 0.7, 0.9)]
-    slow = pd.DataFrame(rows, columns=["seed", "cosine", "speed"])
-    assert beyond_batchnorm.judge_cosine(table, slow, "quick").verdict == "reproduced"
-    fast = slow.assign(speed=slow.cosine)
-    assert beyond_batchnorm.judge_cosine(table, fast, "quick").verdict == "contradicted"
-
-
-def test_variance_is_judged_by_its_exponent():
-    def table(plain: float, normalized: float) -> pd.DataFrame:
-        exponents = dict.fromkeys(("none", "scaled_ws"), plain)
-        exponents |= dict.fromkeys(("batch", "layer", "instance", "group"), normalized)
-        rows = [
-            (skip, method, seed, i, "activation_variance", 10 ** (i / 10 * e * (not skip)))
-            for skip in (False, True)
-            for method, e in exponents.items()
-            for seed in range(3)
-            for i in range(11)
-        ]
-        columns = ["skip_init", "method", "seed", "position", "measure", "value"]
-        return pd.DataFrame(rows, columns=columns)
-
-    judge = beyond_batchnorm.judge_variance
-    assert judge(table(8, 1), "quick").verdict == "reproduced"
-    assert judge(table(5, 1), "quick").verdict == "contradicted"
-    assert judge(table(8, 3), "quick").verdict == "contradicted"
-
-
 @pytest.mark.parametrize("profile", papers.PROFILES)
 def test_every_profile_has_paired_runs(profile):
     runs = norm_decay.adversarial_runs(profile)
@@ -206,7 +150,6 @@ def test_every_profile_has_paired_runs(profile):
     assert len(shared) == 1, "methods differ in the adversary alone"
     if profile != "smoke":
         assert len({run.seed for run in runs}) >= 3
-        assert len({run.seed for run in beyond_batchnorm.group_runs(profile)}) >= 3
 
 
 def test_overrides_take_the_place_of_the_profiles_values():
@@ -219,9 +162,3 @@ def test_overrides_take_the_place_of_the_profiles_values():
 def test_an_unknown_profile_names_the_nearest():
     with pytest.raises(ValueError, match="profile 'quik' is not known; nearest: 'quick'"):
         norm_decay.adversarial_runs("quik")
-
-
-def test_group_runs_go_from_layer_norm_to_instance_norm():
-    runs = beyond_batchnorm.group_runs("quick")
-    assert {run.groups for run in runs} == {1, 2, 4, 8, 16}
-    assert {run.width for run in runs} == {16}

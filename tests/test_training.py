@@ -60,14 +60,41 @@ def test_methods_of_one_seed_see_the_same_start_and_the_same_batches():
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
 
 
+PROBES = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
+
+
+@pytest.mark.parametrize("probe_on", ["fixed", "training"])
+@pytest.mark.parametrize("normalization", ["batch", "evonorm_b0", "filter_response"])
 @pytest.mark.parametrize("probe_every", [0, 1])
-def test_probing_changes_no_weight(probe_every):
-    probes = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
-    watched = dataclasses.replace(TINY, probes=probes, probe_every=probe_every, probe_images=8)
-    run = training.train(watched)
-    assert _same(run.model, training.train(TINY).model)
-    steps = sorted(run.tables["probes"].step.unique())
-    assert steps == ([0, 1, 2, 3] if probe_every else [0])
+def test_probing_changes_no_weight(probe_every, normalization, probe_on):
+    bare = dataclasses.replace(TINY, normalization=normalization)
+    watched = dataclasses.replace(
+        bare, probes=PROBES, probe_every=probe_every, probe_on=probe_on, probe_images=8
+    )
+    run, other = training.train(watched), training.train(bare)
+    assert _same(run.model, other.model)
+    same = [name for name in run.tables["history"] if name != "seconds"]
+    assert run.tables["history"][same].equals(other.tables["history"][same])
+    table = run.tables["probes"]
+    assert sorted(table.step.unique()) == ([0, 1, 2, 3] if probe_every else [0])
+    assert set(table.measure) == set(PROBES)
+    assert table.value.notna().all() and not table[["step", "layer", "measure"]].duplicated().any()
+
+
+def test_probes_on_the_batch_at_hand_measure_that_batch():
+    whole = dataclasses.replace(
+        TINY, batch_size=10**4, augment="none", epochs=1, probes=PROBES, probe_images=10**4
+    )
+    fixed, training_batch = (
+        training.train(dataclasses.replace(whole, probe_on=probe_on)).tables["probes"]
+        for probe_on in ("fixed", "training")
+    )
+    keys = ["layer", "measure"]
+    both = fixed.merge(training_batch, on=keys, suffixes=("", "_other"))
+    assert len(both) == len(fixed) == len(training_batch)
+    torch.testing.assert_close(
+        torch.tensor(both.value.values), torch.tensor(both.value_other.values), rtol=1e-3, atol=1e-5
+    )
 
 
 def test_no_epoch_only_initializes():
@@ -187,6 +214,15 @@ def test_warm_up_rises_to_the_peak():
         ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
         ({"validation": 1.0}, "must be in"),
         ({"groups": 4}, "groups"),
+        ({"normalization": "group", "groups": 4, "group_size": 2}, "not both"),
+        ({"variant": "releas"}, "nearest: 'released'"),
+        ({"variant": "released"}, "released"),
+        ({"probe_on": "train"}, "nearest: 'training'"),
+        ({"probe_on": "training", "epochs": 0}, "needs plain training steps, not .* 0 epochs"),
+        (
+            {"probe_on": "training", "adversary": training.Adversary("pgd")},
+            "needs plain training steps, not adversary.kind 'pgd'",
+        ),
         ({"device": "tpu"}, "device"),
     ],
 )

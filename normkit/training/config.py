@@ -97,9 +97,14 @@ class TrainConfig:
         depth: number of layers, for the nets that have a choice; None is their default.
         shortcut: of residual nets: conv1x1, conv3x3 or pad (option A).
         skip_init: a learned scale, zero at first, on every residual branch.
+        preactivation: residual blocks that normalize and activate before each convolution.
+        activation_before_sum: residual blocks that activate the branch, not the sum.
+        bias: hidden layers have one.
         initialization: he (normal, fan_in) or torch (its default, about 2.4 times smaller).
-        normalization: a key of `layers.NORMALIZATIONS`.
-        groups: number of groups, for normalization "group".
+        normalization: a key of `layers.NORMALIZATIONS`; with its activation, see `layers.pair`.
+        groups: number of groups, for the normalizations that have them.
+        group_size: channels in a group, in place of `groups`.
+        variant: paper or released, for the normalizations that differ in the authors' code.
         convolution: a key of `layers.CONVOLUTIONS`.
         standardize: the first layer subtracts the training set's mean and divides by its
             deviation, by channel.
@@ -121,9 +126,11 @@ class TrainConfig:
         evaluation: the attack that measures robust accuracy.
         norms: which norms of every layer are kept after each epoch, of `NORMS`.
         final_norms: which are kept once more after the last epoch.
-        probes: measures of `probes.PROBES` taken on a fixed batch of training images.
+        probes: measures of `probes.PROBES`, taken in training mode.
         probe_every: steps between probes; 0 probes only before the first step.
-        probe_images: size of that batch.
+        probe_on: fixed (the same training images each time) or training (the batch at hand,
+            while the step is made: costs little, and only without an adversary).
+        probe_images: size of the fixed batch.
 
     Raises:
         ValueError: a value that is not accepted, named with what is.
@@ -149,9 +156,14 @@ class TrainConfig:
     depth: int | None = None
     shortcut: str = "conv1x1"
     skip_init: bool = False
+    preactivation: bool = False
+    activation_before_sum: bool = False
+    bias: bool = False
     initialization: str = "he"
     normalization: str = "batch"
     groups: int | None = None
+    group_size: int | None = None
+    variant: str = "paper"
     convolution: str = "conv"
     standardize: bool = False
     optimizer: str = "sgd"
@@ -173,19 +185,27 @@ class TrainConfig:
     final_norms: tuple[str, ...] = NORMS
     probes: tuple[str, ...] = ()
     probe_every: int = 0
+    probe_on: str = "fixed"
     probe_images: int = 64
 
     def __post_init__(self):
         typed(self)
         _check_names(self)
         positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
-        positive(self, "", ("batch_size", "probe_images"))
+        positive(self, "", ("group_size", "batch_size", "probe_images"))
         counts = ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum")
         not_negative(self, "", counts)
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
-        layers.normalization(self.normalization, groups=self.groups)
+        layers.normalization(self.normalization, **self.grouping())
+        if self.probe_on == "training" and (self.adversary.kind != "none" or not self.epochs):
+            found = f"adversary.kind {self.adversary.kind!r} and {self.epochs} epochs"
+            raise ValueError(f"probe_on 'training' needs plain training steps, not {found}")
+
+    def grouping(self) -> dict[str, object]:
+        """The options of the normalization."""
+        return {name: getattr(self, name) for name in ("groups", "group_size", "variant")}
 
     def dependencies(self) -> dict[str, str]:
         """What the result depends on beside the fields: the data's and the code's hashes."""
@@ -215,6 +235,8 @@ def _check_names(config: TrainConfig) -> None:
         "convolution": tuple(layers.CONVOLUTIONS),
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
+        "variant": ("paper", "released"),
+        "probe_on": ("fixed", "training"),
         "augment": tuple(data.AUGMENTATIONS),
         "device": ("cpu", "cuda"),
     }

@@ -1,8 +1,9 @@
 """The rows of a run's tables, gathered while it trains."""
 
+import contextlib
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
@@ -28,6 +29,7 @@ class Log:
         self.history: list[dict] = []
         self.norms: list[pd.DataFrame] = []
         self.probes: list[pd.DataFrame] = []
+        self.recording: probes.Recording | None = None
 
     def epoch(self, model: nn.Module, epoch: int, loss: float, accuracy: float) -> None:
         config, task = self.config, self.task
@@ -50,7 +52,23 @@ class Log:
         if self.on_epoch:
             self.on_epoch(row)
 
+    @contextlib.contextmanager
+    def probing(self, model: nn.Module, step: int) -> Iterator[None]:
+        """Takes the probes that are due at a step, before it or while it is made inside."""
+        config, every = self.config, self.config.probe_every
+        if step % every if every else step:
+            yield
+        elif config.probe_on == "fixed" or not config.probes:
+            self.probe(model, step)
+            yield
+        else:
+            self.recording = self.recording or probes.record(model, config.probes)
+            self.recording.step = step
+            with self.recording:
+                yield
+
     def probe(self, model: nn.Module, step: int) -> None:
+        """Probes a twin of the network on the fixed images."""
         config = self.config
         if not config.probes:
             return
@@ -69,6 +87,8 @@ class Log:
         def joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
             return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
+        if self.recording:
+            self.probes.append(self.recording.table())
         history = ["epoch", "train_loss", "train_accuracy", "accuracy", "robust_accuracy"]
         return {
             "history": pd.DataFrame(self.history, columns=[*history, "seconds"]),

@@ -101,7 +101,8 @@ def train(
         model = build_model(config, task.form)
         log = Log(config, task, on_epoch)
         trainer = _Trainer(config, task, model, log, penalty, projection)
-        log.probe(model, 0)
+        if not config.epochs:
+            log.probe(model, 0)
         for epoch in range(1, config.epochs + 1):
             if not trainer.epoch(epoch):
                 break
@@ -128,9 +129,8 @@ class _Trainer:
         losses, hits = [], []
         self.model.train()
         for step, chosen in enumerate(batches, start=first):
-            if self.config.probe_every and step and step % self.config.probe_every == 0:
-                self.log.probe(self.model, step)
-            loss, hit = self.step(chosen, step / len(batches))
+            with self.log.probing(self.model, step):
+                loss, hit = self.step(chosen, step / len(batches))
             losses.append(loss)
             hits.append(hit)
         weights = torch.stack([p.detach().isfinite().all() for p in self.model.parameters()])

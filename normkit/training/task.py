@@ -124,6 +124,7 @@ def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:
 def build_model(config: TrainConfig, form: Form) -> nn.Module:
     """The configured network for images of a form, its weights drawn from the run's seed."""
     channels, *size = form.input_size
+    pair = layers.pair(config.normalization, config.convolution, **config.grouping())
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build(
@@ -133,10 +134,14 @@ def build_model(config: TrainConfig, form: Form) -> nn.Module:
             input_size=tuple(size),
             width=config.width,
             depth=config.depth,
-            normalization=layers.normalization(config.normalization, groups=config.groups),
+            normalization=pair.normalization,
+            activation=pair.activation,
             convolution=layers.convolution(config.convolution),
+            bias=config.bias,
             shortcut=config.shortcut,
             skip_init=config.skip_init,
+            preactivation=config.preactivation,
+            activation_before_sum=config.activation_before_sum,
             initialization=config.initialization,
             mean=form.mean,
             std=form.std,

@@ -4,30 +4,57 @@ The authors explain why normalizers succeed or fail by three quantities that can
 initialization: the variance of activations, their stable rank, and the norm of gradients.
 """
 
-from .runs import (
-    SETTINGS,
-    Initialization,
-    datasets,
-    depth_runs,
-    group_runs,
-    measures,
-    speed_runs,
-    speeds,
+from .runs import SETTINGS, Initialization, datasets, depth_runs, group_runs
+from .tables import histories, measures, ranks, speeds, tradeoffs
+from .trained import TRADEOFF, TRAINING_CLAIM, guide, judge_tradeoff, judge_training
+from .training import (
+    METHODS,
+    TRAINING,
+    Training,
+    residual_runs,
+    rule_runs,
+    tradeoff_runs,
+    training_runs,
 )
-from .verdicts import CLAIMS, judge_cosine, judge_gradient, judge_rank, judge_variance
+from .verdicts import (
+    COSINE,
+    GRADIENT,
+    RANK,
+    VARIANCE,
+    correlation,
+    judge_cosine,
+    judge_gradient,
+    judge_rank,
+    judge_variance,
+)
 
 __all__ = [
     "CLAIMS",
+    "METHODS",
     "SETTINGS",
+    "TRAINING",
     "Initialization",
+    "Training",
+    "correlation",
     "datasets",
     "depth_runs",
     "group_runs",
+    "guide",
+    "histories",
     "judge_cosine",
     "judge_gradient",
     "judge_rank",
+    "judge_tradeoff",
+    "judge_training",
     "judge_variance",
     "measures",
-    "speed_runs",
+    "ranks",
+    "residual_runs",
+    "rule_runs",
     "speeds",
+    "tradeoff_runs",
+    "tradeoffs",
+    "training_runs",
 ]
+
+CLAIMS = (TRAINING_CLAIM, VARIANCE, RANK, COSINE, GRADIENT, TRADEOFF)

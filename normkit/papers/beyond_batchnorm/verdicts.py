@@ -1,7 +1,7 @@
 """What is claimed of normalizers at initialization, and how it is judged."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,17 @@ from scipy import stats
 
 from normkit.claims import Claim, Part, Verdict, above, below, combine, flat
 
-__all__ = ["CLAIMS", "judge_cosine", "judge_gradient", "judge_rank", "judge_variance"]
+__all__ = [
+    "COSINE",
+    "GRADIENT",
+    "RANK",
+    "VARIANCE",
+    "correlation",
+    "judge_cosine",
+    "judge_gradient",
+    "judge_rank",
+    "judge_variance",
+]
 
 EXPLODES, KEEPS, SKIP = 6.0, 2.0, 1.0
 FLAT_FACTOR = 2.0
@@ -28,10 +38,12 @@ VARIANCE = Claim(
 RANK = Claim(
     "bb.rank",
     "beyond_batchnorm",
-    "The stable rank of the last layer's activations at initialization rises with the number of "
-    "groups.",
-    "At each depth, the smallest step of log stable rank from one number of groups to the next is "
-    "above 0; repeated over seeds.",
+    "The stable rank of the last layer's activations rises with the number of groups, at "
+    "initialization and during training.",
+    "At initialization, at each width and depth: the smallest step of log stable rank from one "
+    "number of groups to the next is above 0. During training, in each condition: minus the "
+    "Spearman correlation of group size with stable rank, averaged over the epochs, is above 0. "
+    "Repeated over seeds.",
 )
 
 COSINE = Claim(
@@ -40,9 +52,9 @@ COSINE = Claim(
     "The cosine similarity of activations rises with depth and with group size, and networks in "
     "which it is high train slowly.",
     "At each depth: last layer's similarity minus the first's, averaged over group sizes, is "
-    "above 0; its smallest rise from one group size to the next is above 0. Over normalizers: "
-    "Spearman correlation of similarity at initialization with mean training accuracy is below "
-    "0. Repeated over seeds.",
+    "above 0; its smallest rise from one group size to the next is above 0. Over normalizers, "
+    "depths, batch sizes and learning rates: Spearman correlation of similarity at initialization "
+    "with mean training accuracy is below 0. Repeated over seeds.",
 )
 
 GRADIENT = Claim(
@@ -54,26 +66,6 @@ GRADIENT = Claim(
     "next is above 0; InstanceNorm's log ratio exceeds every other's; LayerNorm's ratio stays "
     f"within a factor of {FLAT_FACTOR:g} of 1. Repeated over seeds.",
 )
-
-CLAIMS = (
-    Claim(
-        "bb.training",
-        "beyond_batchnorm",
-        "Each normalizer has its own way to fail: LayerNorm is slower than BatchNorm, weight "
-        "normalization cannot train a ResNet without SkipInit, InstanceNorm is unstable in deep "
-        "plain networks.",
-    ),
-    VARIANCE,
-    RANK,
-    COSINE,
-    GRADIENT,
-    Claim(
-        "bb.tradeoff",
-        "beyond_batchnorm",
-        "Small groups train faster early, and are unstable at small batches or large depth.",
-    ),
-)
-
 
 def judge_variance(table: pd.DataFrame, profile: str) -> Verdict:
     """bb.variance from `measures(depth_runs)`."""
@@ -92,33 +84,37 @@ def judge_variance(table: pd.DataFrame, profile: str) -> Verdict:
     return combine(VARIANCE, parts, profile=profile, evidence=evidence)
 
 
-def judge_rank(table: pd.DataFrame, profile: str) -> Verdict:
-    """bb.rank from `measures(group_runs)`."""
-    last = _last(table, "stable_rank")
+def judge_rank(table: pd.DataFrame, trained: pd.DataFrame, profile: str) -> Verdict:
+    """bb.rank from `measures(group_runs)` and `ranks(tradeoff_runs)`."""
     parts = [
-        above(f"depth {depth}: smallest step of log stable rank", _steps(np.log(wide)))
-        for depth, wide in last
+        above(f"width {width}, depth {depth}: smallest step of log rank", _steps(np.log(wide)))
+        for width, rows in table.groupby("width")
+        for depth, wide in _last(rows, "stable_rank")
     ]
+    means = trained.groupby(["situation", "seed", "group_size"], as_index=False).value.mean()
+    for situation, rows in means.groupby("situation"):
+        found = [-correlation(r.group_size, r.value) for _, r in rows.groupby("seed")]
+        parts.append(above(f"{situation}, training: minus correlation with group size", found))
     return combine(RANK, parts, profile=profile, evidence="beyond_batchnorm/rank.csv")
 
 
 def judge_cosine(table: pd.DataFrame, speed: pd.DataFrame, profile: str) -> Verdict:
-    """bb.cosine from `measures(group_runs)` and `speeds(speed_runs)`."""
+    """bb.cosine from `measures(group_runs)`, its widest nets, and `speeds(training_runs)`."""
+    table = table[table.width == table.width.max()]
     first = dict(_last(table, "cosine_similarity", ascending=False))
     parts: list[Part] = []
     for depth, wide in _last(table, "cosine_similarity"):
         rises = (wide - first[depth]).mean(axis=1)
         parts.append(above(f"depth {depth}: last layer minus first", rises))
         parts.append(above(f"depth {depth}: smallest rise with group size", _steps(-wide)))
-    correlations = [
-        -stats.spearmanr(rows.cosine, rows.speed).statistic for _, rows in speed.groupby("seed")
-    ]
-    parts.append(above("minus the Spearman correlation with training speed", correlations))
+    found = [-correlation(rows.cosine, rows.speed) for _, rows in speed.groupby("seed")]
+    parts.append(above("minus the Spearman correlation with training speed", found))
     return combine(COSINE, parts, profile=profile, evidence="beyond_batchnorm/cosine.csv")
 
 
 def judge_gradient(table: pd.DataFrame, profile: str) -> Verdict:
-    """bb.gradient from `measures(group_runs)`."""
+    """bb.gradient from `measures(group_runs)`, its widest nets."""
+    table = table[table.width == table.width.max()]
     first = dict(_last(table, "gradient_norm", ascending=False))
     parts: list[Part] = []
     for depth, wide in _last(table, "gradient_norm"):
@@ -145,6 +141,16 @@ def _last(
     rows = table[table.measure == measure].sort_values("position", ascending=ascending)
     for depth, part in rows.groupby("depth"):
         yield depth, part.groupby(["seed", "groups"]).value.last().unstack("groups")
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's; pairs with a number that is missing are left out.
+
+    Example:
+        >>> round(correlation([1, 2, float("nan")], [4, 3, 5]), 6)
+        -1.0
+    """
+    return float(stats.spearmanr(x, y, nan_policy="omit").statistic)
 
 
 def _steps(wide: pd.DataFrame) -> pd.Series:
