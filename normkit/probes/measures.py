@@ -1,30 +1,17 @@
 """What a tensor of activations or gradients says: variance, cosines, stable rank, norm."""
 
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .signals import Signal, as_rows
+
 __all__ = ["PROBES", "activation_std", "activation_variance", "cosine_similarity",
-           "gradient_norm", "stable_rank"]
+           "gradient_norm", "measured", "stable_rank"]
 
 
-def _read_only(measure: Callable[[Tensor], float]) -> Callable[[Tensor], float]:
-    """Checks x, and computes in at least float32 and outside of autograd and autocast."""
-    @functools.wraps(measure)
-    def measured(x: Tensor) -> float:
-        if x.ndim == 0 or x.numel() == 0 or not x.is_floating_point():
-            raise ValueError(f"x must be floating point of shape (N, ...) with N >= 1; found "
-                             f"{x.dtype} of shape {tuple(x.shape)}")
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return measure(x if x.dtype == torch.float64 else x.float())
-    return measured
-
-
-@_read_only
 def activation_variance(x: Tensor) -> float:
     """Return the mean over channels of the variance over batch and space.
 
@@ -53,10 +40,9 @@ def activation_variance(x: Tensor) -> float:
         >>> [round(activation_variance(y), 6) for y in (x, x + shift, 2 * x)]
         [0.5, 0.5, 2.0]
     """
-    return float(_channel_variances(x).mean())
+    return _measure("activation_variance", x)
 
 
-@_read_only
 def activation_std(x: Tensor) -> float:
     """Return the mean over channels of the standard deviation over batch and space.
 
@@ -77,10 +63,9 @@ def activation_std(x: Tensor) -> float:
         >>> [round(activation_std(y), 6) for y in (x, x + 7, -2 * x)]
         [0.5, 0.5, 1.0]
     """
-    return float(_channel_variances(x).sqrt().mean())
+    return _measure("activation_std", x)
 
 
-@_read_only
 def cosine_similarity(x: Tensor) -> float:
     """Return the mean over pairs of images of the cosine of their flattened activations.
 
@@ -106,15 +91,9 @@ def cosine_similarity(x: Tensor) -> float:
         >>> round(cosine_similarity(x), 6)
         0.333333
     """
-    rows, inverse = _rows(x)
-    n, alive = len(rows), int(inverse.count_nonzero())
-    if n == 1:
-        return math.nan
-    total = rows.T.mv(inverse)
-    return (float(total.dot(total)) - alive) / (n * (n - 1))
+    return _measure("cosine_similarity", x)
 
 
-@_read_only
 def stable_rank(x: Tensor) -> float:
     """Return in how many directions the images' activations point, from 1 to N.
 
@@ -135,18 +114,9 @@ def stable_rank(x: Tensor) -> float:
         >>> round(stable_rank(x), 6), round(stable_rank(x[:2]), 6)
         (2.0, 1.0)
     """
-    rows, inverse = _rows(x)
-    if not inverse.isfinite().all():
-        return math.nan
-    largest = _krylov_eigenvalue(rows, inverse) if min(rows.shape) > 60 else None
-    if largest is None:
-        unit = rows * inverse[:, None]
-        gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
-        largest = float(torch.linalg.eigvalsh(gram.cpu().double())[-1])
-    return len(rows) / max(largest, 1.0)
+    return _measure("stable_rank", x)
 
 
-@_read_only
 def gradient_norm(gradient: Tensor) -> float:
     """Return the Frobenius norm of a gradient over the whole batch.
 
@@ -168,82 +138,47 @@ def gradient_norm(gradient: Tensor) -> float:
         >>> gradient_norm(torch.tensor([[3.0, 0.0], [0.0, 4.0]]))
         5.0
     """
-    rows = gradient.reshape(len(gradient), -1)
-    norm = float(torch.linalg.vector_norm(rows, dim=1).double().norm())
-    if _out_of_range(gradient, norm):
-        return float(torch.linalg.vector_norm(gradient.double()))
+    x = _wide(gradient)
+    norm = math.hypot(*torch.linalg.vector_norm(as_rows(x), dim=1).tolist())
+    if x.dtype != torch.float64 and not 1e-15 < norm < 1e15:  # squares left float32's range
+        return gradient_norm(x.double())
     return norm
 
 
-def _channel_variances(x: Tensor) -> Tensor:
-    if x.ndim < 2:
-        raise ValueError(f"x must have shape (N, C, ...); found {tuple(x.shape)}")
-    rows = x.reshape(x.shape[0] * x.shape[1], -1)  # (N C, pixels)
-    mean = _over_batch(rows.sum(dim=1), x)
-    square = _over_batch(torch.linalg.vector_norm(rows, dim=1), x, power=2)
-    if _out_of_range(x, float(square.max()) ** 0.5):
-        return _channel_variances(x.double())
-    variance = square - mean.square()
-    if (variance < 0.01 * square).any():  # cancelled: shift by the mean, then again
-        rows = (rows.view(*x.shape[:2], -1) - mean.to(x)[:, None]).view_as(rows)
-        square = _over_batch(torch.linalg.vector_norm(rows, dim=1), x, power=2)
-        variance = square - _over_batch(rows.sum(dim=1), x).square()
-    return variance.clamp_(min=0)
+def _measure(name: str, x: Tensor) -> float:
+    return measured(x, [name])[0]
 
 
-def _over_batch(values: Tensor, x: Tensor, power: int = 1) -> Tensor:
-    """Sums (N C,) values over the batch and divides by the entries of a channel of x."""
-    values = values.cpu().double().pow(power)
-    return values.view(x.shape[:2]).sum(dim=0) * (x.shape[1] / x.numel())
+def measured(x: Tensor, names: Iterable[str]) -> list[float]:
+    """Measures activations, once for each name, and computes but once what measures share.
 
+    Arguments:
+        x: activations.
+        names: out of `PROBES`, without gradient_norm.
 
-def _out_of_range(x: Tensor, size: float) -> bool:
-    """Whether squares of entries of this size overflow or underflow in float32."""
-    return x.dtype != torch.float64 and not 1e-15 < size < 1e15
-
-
-def _rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x as (N, D) and the inverse length of each row: 0 for a row of zeros."""
-    rows = x.reshape(len(x), -1)
-    length = torch.linalg.vector_norm(rows, dim=1)
-    if any(_out_of_range(x, float(bound)) for bound in length.aminmax()):
-        return _rows(x.double())
-    inverse = torch.where(length == 0, length, 1 / length)
-    return rows, inverse.masked_fill_(~length.isfinite(), math.nan)
-
-
-def _krylov_eigenvalue(rows: Tensor, inverse: Tensor) -> float | None:
-    """Return the largest eigenvalue of the Gram matrix of unit rows without forming it, or None.
-
-    Rayleigh and Ritz on the Krylov space of the ones vector. Above half the trace an eigenvalue
-    is the largest, with a known gap, and residual^2 / gap bounds the error. Below, the residual
-    itself must be small and the rows non-negative, so that the ones vector meets Perron's.
+    Example:
+        >>> measured(torch.eye(2), ["cosine_similarity", "stable_rank"])
+        [0.0, 2.0]
     """
-    tolerance = 10 * torch.finfo(rows.dtype).eps
-    nonnegative = bool(rows.min() >= 0)
-    trace = float(inverse.count_nonzero())
-    basis = np.full((len(rows), 1), len(rows) ** -0.5)
-    mapped = np.empty((len(rows), 0))
-    for step in range(1, min(rows.shape) // 12):
-        q = inverse * torch.from_numpy(basis[:, -1]).to(inverse)
-        new = (inverse * rows.mv(rows.T.mv(q))).cpu().double().numpy()
-        mapped = np.column_stack([mapped, new])
-        values, vectors = np.linalg.eigh(basis.T @ mapped)
-        value, vector = values[-1], vectors[:, -1]
-        residual = np.linalg.norm(mapped @ vector - value * (basis @ vector))
-        gap = 2 * value - trace - residual
-        if residual**2 <= tolerance * value * gap:
-            return float(value)
-        if nonnegative and residual <= tolerance * value:
-            return float(value)
-        for _ in range(2):
-            new = new - basis @ (basis.T @ new)
-        size = np.linalg.norm(new)
-        if size <= 1e-7 * trace or (step == 3 and gap < 0 and not nonnegative):
-            return None
-        basis = np.column_stack([basis, new / size])
-    return None
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return measured(x, names)
+    signal = Signal(_wide(x))
+    return [float(_ARITHMETIC[name](signal)) for name in names]
 
+
+def _wide(x: Tensor) -> Tensor:
+    """Checks x; at least in float32, and outside of autograd."""
+    if x.ndim == 0 or x.numel() == 0 or not x.is_floating_point():
+        raise ValueError(f"x must be floating point of shape (N, ...) with N >= 1; found "
+                         f"{x.dtype} of shape {tuple(x.shape)}")
+    x = x.detach()
+    return x if x.dtype == torch.float64 else x.float()
+
+
+_ARITHMETIC: dict[str, Callable[[Signal], float]] = {
+    "activation_variance": Signal.variance, "cosine_similarity": Signal.cosine,
+    "stable_rank": Signal.rank, "activation_std": Signal.deviation}
 
 PROBES: dict[str, Callable[[Tensor], float]] = {measure.__name__: measure for measure in (
     activation_variance, cosine_similarity, stable_rank, gradient_norm, activation_std)}

@@ -1,19 +1,24 @@
 """The context manager that measures a running model and changes nothing about the run."""
 
 import difflib
+from collections import defaultdict
 from collections.abc import Iterable
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
-from .measures import PROBES
+from normkit.models import Activation
+
+from .measures import PROBES, measured
 
 __all__ = ["ACTIVATIONS", "LINEAR_MAPS", "Recording", "record"]
 
-ACTIVATIONS = (nn.CELU, nn.ELU, nn.GELU, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU, nn.Mish,
-               nn.PReLU, nn.ReLU, nn.RReLU, nn.SELU, nn.SiLU, nn.Softplus, nn.Tanh)
+ACTIVATIONS = (Activation, nn.CELU, nn.ELU, nn.GELU, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU,
+               nn.Mish, nn.PReLU, nn.ReLU, nn.RReLU, nn.SELU, nn.SiLU, nn.Softplus, nn.Tanh)
 LINEAR_MAPS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d,
                nn.ConvTranspose3d, nn.Linear)
+SMALL, AT_ONCE = 2**18, 64  # entries of an output that is copied, and how many such are held
 
 
 def record(model: nn.Module, probes: str | Iterable[str], *,
@@ -25,7 +30,8 @@ def record(model: nn.Module, probes: str | Iterable[str], *,
     activation modules (`ACTIVATIONS`), `gradient_norm` when a backward pass reaches the outputs of
     the convolutions and linear layers (`LINEAR_MAPS`), hence never without one. Outputs, gradients
     and random numbers stay what they are without probes, bit for bit; the hooks leave with the
-    block, also after an error.
+    block, also after an error. On a CPU small outputs (up to 2^18 numbers) are copied, and
+    measured when the pass ends: one after the other they cost less.
 
     Source: the measures are those of Lubana et al., 2021, https://arxiv.org/abs/2106.05956
 
@@ -75,6 +81,7 @@ class Recording:
         self.step = 0
         self._model, self._targets = model, targets
         self._ran, self._rows, self._handles = set(), [], []
+        self._copies, self._spare = [], defaultdict(list)  # of small outputs
 
     def __enter__(self) -> "Recording":
         for name, measures in self._targets.items():
@@ -87,6 +94,7 @@ class Recording:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._spare.clear()
 
     def table(self) -> pd.DataFrame:
         """Return the rows so far, in the order in which the layers ran.
@@ -105,35 +113,64 @@ class Recording:
             raise RuntimeError(f"these layers never ran while they were recorded: "
                                f"{', '.join(silent)}; run the model inside the with block, or "
                                f"name only layers that run in layers=")
+        self._settle()
         rows = [row for row in self._rows if row[2] is not None]
         table = pd.DataFrame(rows, columns=["layer", "measure", "value", "step"])
         return table.astype({"value": float, "step": int})
 
     def _hook(self, name, measures):
+        forward = set(measures) - {"gradient_norm"}
+
         def hook(module, inputs, output):
             if not isinstance(output, Tensor):
                 raise TypeError(f"layer {name!r} returns a {type(output).__name__}, and probes "
                                 f"measure tensors; leave it out of layers=")
             self._ran.add(name)
-            for measure in measures:
-                if measure != "gradient_norm":
-                    self._rows.append([name, measure, PROBES[measure](output), self.step])
-                elif output.requires_grad:
-                    self._await_gradient(name, output)
+            rows = [[name, measure, None, self.step] for measure in measures]
+            self._rows += rows
+            if forward:
+                self._take(output, [row for row in rows if row[1] != "gradient_norm"])
+            if output.requires_grad and "gradient_norm" in measures:
+                self._await_gradient(rows[measures.index("gradient_norm")], output)
         return hook
 
-    def _await_gradient(self, name, output):
-        row = [name, "gradient_norm", None, self.step]
-        self._rows.append(row)
-
+    def _await_gradient(self, row, output):
         def fill(gradient):
             row[2] = PROBES["gradient_norm"](gradient)
 
         # A hook on the tensor, not on the module: it stands before an in-place ReLU.
         self._handles.append(output.register_hook(fill))
 
+    def _take(self, output, rows):
+        if output.device.type == "cpu" and output.numel() <= SMALL:
+            self._copies.append((self._copy(output), rows))
+            if len(self._copies) == AT_ONCE:
+                self._settle()
+        else:
+            _fill(output, rows)
+
+    def _copy(self, output):
+        """Copies into memory of an earlier step: pages fresh from the system cost more."""
+        spare = self._spare[output.shape, output.dtype]
+        if not spare:
+            with torch.inference_mode(False):
+                spare.append(torch.empty_like(output.detach()))
+        return spare.pop().copy_(output.detach())
+
     def _count(self, module, inputs, output):
         self.step += 1
+        self._settle()
+
+    def _settle(self):
+        copies, self._copies = self._copies, []
+        for copy, rows in copies:
+            _fill(copy, rows)
+            self._spare[copy.shape, copy.dtype].append(copy)
+
+
+def _fill(output, rows):
+    for row, value in zip(rows, measured(output, [row[1] for row in rows]), strict=True):
+        row[2] = value
 
 
 def _names(names):

@@ -5,7 +5,7 @@ initialization: the variance of activations, their stable rank, and the norm of 
 """
 
 from .runs import SETTINGS, Initialization, datasets, depth_runs, group_runs
-from .tables import histories, measures, ranks, speeds, tradeoffs
+from .tables import histories, measures, ranks, situations, speeds, tradeoffs
 from .trained import TRADEOFF, TRAINING_CLAIM, guide, judge_tradeoff, judge_training
 from .training import (
     METHODS,
@@ -21,7 +21,7 @@ from .verdicts import (
     GRADIENT,
     RANK,
     VARIANCE,
-    correlation,
+    correlations,
     judge_cosine,
     judge_gradient,
     judge_rank,
@@ -35,7 +35,7 @@ __all__ = [
     "TRAINING",
     "Initialization",
     "Training",
-    "correlation",
+    "correlations",
     "datasets",
     "depth_runs",
     "group_runs",
@@ -51,6 +51,7 @@ __all__ = [
     "ranks",
     "residual_runs",
     "rule_runs",
+    "situations",
     "speeds",
     "tradeoff_runs",
     "tradeoffs",

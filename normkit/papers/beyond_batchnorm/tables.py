@@ -1,14 +1,15 @@
 """The tables that figures draw and verdicts judge, read off the records of runs."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from normkit.records import Record
-from normkit.training import dataset
+from normkit.training import TrainConfig, dataset
 
-__all__ = ["histories", "measures", "ranks", "speeds", "tradeoffs"]
+__all__ = ["histories", "measures", "ranks", "situations", "speeds", "tradeoffs"]
 
 EARLY = 0.25
 NETS = {
@@ -116,6 +117,14 @@ def ranks(records: Sequence[Record]) -> pd.DataFrame:
         last = table[table.position == table.position.max()][["epoch", "value"]]
         tables.append(last.assign(**tradeoffs([record]).iloc[0].to_dict()))
     return pd.concat(tables, ignore_index=True)
+
+
+def situations(plan: Sequence[TrainConfig]) -> dict[str, list[TrainConfig]]:
+    """The runs of each situation, by its name in the tables."""
+    found: dict[str, list[TrainConfig]] = {}
+    for config in plan:
+        found.setdefault(_situation(dataclasses.asdict(config)), []).append(config)
+    return found
 
 
 def _labels(record: Record) -> dict[str, object]:

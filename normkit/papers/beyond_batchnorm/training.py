@@ -11,20 +11,8 @@ from ..profiles import choose
 __all__ = ["METHODS", "TRAINING", "Training", "residual_runs", "rule_runs", "tradeoff_runs",
            "training_runs"]  # fmt: skip
 
-METHODS = (
-    "batch",
-    "layer",
-    "instance",
-    "group",
-    "filter_response",
-    "variance",
-    "weight_norm",
-    "scaled_ws",
-    "evonorm_b0",
-    "evonorm_s0",
-    "mean_centering",
-    "none",
-)
+METHODS = ("batch", "layer", "instance", "group", "filter_response", "variance", "weight_norm",
+           "scaled_ws", "evonorm_b0", "evonorm_s0", "mean_centering", "none")  # fmt: skip
 PROBED = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
 
 
@@ -62,7 +50,7 @@ class Training:
 PLAIN = TrainConfig(
     model="cfg_10",
     width=8,
-    epochs=6,
+    epochs=5,
     lr=0.05,
     schedule="step",
     milestones=(0.75,),
@@ -74,7 +62,13 @@ PLAIN = TrainConfig(
     probe_on="training",
 )
 CIFAR10 = dataclasses.replace(
-    PLAIN, dataset="cifar10", image_size=16, subset=2000, augment="flip", standardize=True
+    PLAIN,
+    dataset="cifar10",
+    image_size=16,
+    subset=2000,
+    standardize=True,
+    augment="flip",
+    epochs=10,
 )
 PAPER = dataclasses.replace(
     PLAIN,
@@ -109,8 +103,10 @@ TRAINING = {
         group_sizes=(4,),
         residual=_residual(dataclasses.replace(PLAIN, subset=64), 4, 1),
     ),
-    "quick": Training(PLAIN, residual=_residual(PLAIN, 8, 6)),
-    "cifar10": Training(CIFAR10, images=2000, residual=_residual(CIFAR10, 8, 10)),
+    "quick": Training(PLAIN, residual=_residual(PLAIN, 8, 5)),
+    "cifar10": Training(
+        CIFAR10, images=2000, small_batch_epochs=4, residual=_residual(CIFAR10, 8, 10)
+    ),
     "paper": Training(
         PAPER,
         images=50000,

@@ -15,6 +15,7 @@ __all__ = [
     "RANK",
     "VARIANCE",
     "correlation",
+    "correlations",
     "judge_cosine",
     "judge_gradient",
     "judge_rank",
@@ -107,8 +108,8 @@ def judge_cosine(table: pd.DataFrame, speed: pd.DataFrame, profile: str) -> Verd
         rises = (wide - first[depth]).mean(axis=1)
         parts.append(above(f"depth {depth}: last layer minus first", rises))
         parts.append(above(f"depth {depth}: smallest rise with group size", _steps(-wide)))
-    found = [-correlation(rows.cosine, rows.speed) for _, rows in speed.groupby("seed")]
-    parts.append(above("minus the Spearman correlation with training speed", found))
+    name = "minus the Spearman correlation with training speed"
+    parts.append(above(name, [-found for found in correlations(speed)]))
     return combine(COSINE, parts, profile=profile, evidence="beyond_batchnorm/cosine.csv")
 
 
@@ -141,6 +142,11 @@ def _last(
     rows = table[table.measure == measure].sort_values("position", ascending=ascending)
     for depth, part in rows.groupby("depth"):
         yield depth, part.groupby(["seed", "groups"]).value.last().unstack("groups")
+
+
+def correlations(speed: pd.DataFrame) -> list[float]:
+    """Spearman's, of similarity before training with mean training accuracy, seed by seed."""
+    return [correlation(rows.cosine, rows.speed) for _, rows in speed.groupby("seed")]
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> float:

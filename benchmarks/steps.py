@@ -1,0 +1,199 @@
+"""What probes add to a training step, and what native layers save. All ratios in one run.
+
+    python benchmarks/steps.py [--only PART ...] [--nets NET ...] [--device cuda] [--rounds 10]
+
+Parts: `probes` (four measures of every layer at every step, or at one step in 20, over no
+probes; at most 1.15 and 1.02 are wanted), `layers` (a step with the layers of
+`layers.NORMALIZATIONS` against the same layers written out in elementary operations; 1.6 times
+is wanted). Nets: cfg_10 at batch 128, `small` (width 16, 8x8 pixels, 1 channel) and `large`
+(width 64, 32x32 pixels, 3 channels). CPU time on one thread, or wall time on a GPU; every ratio
+is that of medians of interleaved blocks, with that of minima in brackets.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normkit import layers, models, probes
+from normkit.papers.norm_decay.measured import hardware
+
+FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
+NETS = {"small": (16, 8, 1), "large": (64, 32, 3)}
+
+
+def per_channel(values: Tensor) -> Tensor:
+    """(C,) to what multiplies (N, C, H, W)."""
+    return values[:, None, None]
+
+
+def standardized(x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    """Minus the mean, over the deviation."""
+    mean, variance = x.mean(axes, keepdim=True), x.var(axes, correction=0, keepdim=True)
+    return (x - mean) / (variance + eps).sqrt()
+
+
+def deviation(layer: nn.Module, x: Tensor) -> Tensor:
+    """That of each channel over the batch, which the layer's running variance follows."""
+    with torch.no_grad():
+        layer.running_var.lerp_(x.var((0, 2, 3)), layer.momentum)
+    return (x.var((0, 2, 3), correction=0, keepdim=True) + layer.eps).sqrt()
+
+
+def centered(layer: nn.Module, x: Tensor) -> Tensor:
+    """Minus the mean of each channel, which the layer's running mean follows."""
+    mean = x.mean((0, 2, 3), keepdim=True)
+    layer.running_mean.lerp_(mean.detach().flatten(), layer.momentum)
+    return x - mean
+
+
+def grouped(layer: nn.Module, x: Tensor) -> Tensor:
+    """Standardized over groups of channels."""
+    split = x.unflatten(1, (layer.num_groups, -1))
+    return standardized(split, (2, 3, 4), layer.eps).flatten(1, 2)
+
+
+def evonorm_b0(layer: nn.Module, x: Tensor) -> Tensor:
+    """Over the greater of two deviations."""
+    within = (x.var((2, 3), correction=0, keepdim=True) + layer.eps).sqrt()
+    return x / torch.maximum(deviation(layer, x), per_channel(layer.v) * x + within)
+
+
+def evonorm_s0(layer: nn.Module, x: Tensor) -> Tensor:
+    """A swish over the deviation of a group."""
+    split = x.unflatten(1, (layer.num_groups, -1))
+    within = (split.var((2, 3, 4), correction=0, keepdim=True) + layer.eps).sqrt()
+    swish = x * torch.sigmoid(per_channel(layer.v) * x)
+    return (swish.unflatten(1, (layer.num_groups, -1)) / within).flatten(1, 2)
+
+
+FORMULAS = {
+    "batch": lambda m, x: centered(m, x) / deviation(m, x),
+    "layer": grouped,
+    "instance": lambda m, x: standardized(x, (2, 3), m.eps),
+    "group": grouped,
+    "filter_response": lambda m, x: x / (x.square().mean((2, 3), keepdim=True) + m.eps).sqrt(),
+    "variance": lambda m, x: x / deviation(m, x),
+    "mean_centering": centered,
+    "evonorm_b0": evonorm_b0,
+    "evonorm_s0": evonorm_s0,
+}
+
+
+class Elementary(nn.Module):
+    """A layer of the registry, written out: one tensor for each operation."""
+
+    def __init__(self, key: str, num_features: int):
+        super().__init__()
+        self.native, self.formula = layers.NORMALIZATIONS[key](num_features), FORMULAS[key]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.formula(self.native, x)
+        return y * per_channel(self.native.weight) + per_channel(self.native.bias)
+
+
+def stepper(net: str, key: str, device: str, *, native: bool = True) -> tuple[nn.Module, Callable]:
+    """A net, and what makes one step of training with it."""
+    width, size, channels = NETS[net]
+    between = dict(zip(("normalization", "activation"), layers.pair(key), strict=True))
+    if not native:
+        slot = "activation" if key.startswith("evonorm") else "normalization"
+        between[slot] = lambda num_features: Elementary(key, num_features)
+    torch.manual_seed(0)
+    how = {"in_channels": channels, "input_size": (size, size), "width": width}
+    model = models.build("cfg_10", **how, **between).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    images = torch.rand(128, channels, size, size).to(device)
+    labels = torch.randint(10, (128,)).to(device)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return model, step
+
+
+def ratios(blocks: dict[str, Callable], chosen: argparse.Namespace) -> dict[str, str]:
+    """Each block's time over that of the first: of medians, and of minima."""
+    cuda = chosen.device == "cuda"
+    clock, wait = (time.perf_counter, torch.cuda.synchronize) if cuda else (time.process_time, int)
+    seconds = {name: [] for name in blocks}
+    for lap in range(chosen.rounds + 1):  # the first one warms up
+        for name, block in blocks.items():
+            wait()
+            start = clock()
+            block()
+            wait()
+            seconds[name] += [clock() - start] * (lap > 0)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    base = next(iter(blocks))
+    return {
+        name: f"{median[name] / median[base]:.3f} ({min(values) / min(seconds[base]):.3f})"
+        for name, values in seconds.items()
+    } | {"ms": f"{median[base] / chosen.steps * 1e3:.2f} ms"}
+
+
+def probe(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What probes cost."""
+    model, step = stepper(net, key, chosen.device)
+
+    def block(probed: int) -> None:
+        with probes.record(model, FOUR) if probed else torch.enable_grad() as recording:
+            for _ in range(probed or chosen.steps):
+                step()
+        if probed:
+            recording.table()
+            for _ in range(chosen.steps - probed):
+                step()
+
+    every, once = chosen.steps, chosen.steps // 20
+    blocks = {"none": lambda: block(0), "all": lambda: block(every), "one": lambda: block(once)}
+    found = ratios(blocks, chosen)
+    return f"{found['ms']}; probes at every step {found['all']}, at 1 in 20 {found['one']}"
+
+
+def compare(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What native layers save."""
+    (_, native), (_, written) = (stepper(net, key, chosen.device, native=n) for n in (True, False))
+    torch.testing.assert_close(native(), written(), rtol=1e-4, atol=1e-4)
+
+    def block(step: Callable) -> None:
+        for _ in range(chosen.steps):
+            step()
+
+    found = ratios({"native": lambda: block(native), "written": lambda: block(written)}, chosen)
+    return f"{found['ms']}; written out {found['written']} times that"
+
+
+def main() -> None:
+    """Print what the arguments ask for."""
+    about = __doc__.partition("\n\nParts: ")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=about[2])
+    parts = {"probes": (probe, ("batch", "group")), "layers": (compare, tuple(FORMULAS))}
+    parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="parts")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["small"], help="nets")
+    parser.add_argument("--layers", nargs="+", choices=FORMULAS, help="layers, not the part's own")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--rounds", type=int, default=10, help="blocks of each alternative")
+    parser.add_argument("--steps", type=int, default=20, help="steps of a block, a multiple of 20")
+    chosen = parser.parse_args()
+    if chosen.steps < 20 or chosen.steps % 20:
+        parser.error(f"--steps must be a multiple of 20, not {chosen.steps}")
+    torch.set_num_threads(1)
+    gpu = f"{torch.cuda.get_device_name()}; " if chosen.device == "cuda" else ""
+    print(f"{gpu}{hardware(1)}; {chosen.rounds} blocks of {chosen.steps} steps", flush=True)
+    for part in chosen.only:
+        for net in chosen.nets:
+            for key in chosen.layers or parts[part][1]:
+                print(f"{part}, {net}, {key}: {parts[part][0](net, key, chosen)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
