@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from normkit import layers
+from normkit import layers, norms
 from normkit.layers.channelwise import moments
 
 
@@ -233,3 +233,24 @@ def test_maps_of_other_channels_are_refused(key, shape, training):
 @pytest.mark.parametrize("make", RUNNING.values(), ids=RUNNING)
 def test_evaluation_takes_one_image_of_one_pixel(make):
     assert make[1](4).eval()(PIXEL[:1]).isfinite().all()
+
+
+@pytest.mark.parametrize("key", ["variance", "mean_centering"])
+def test_a_layer_that_is_linear_in_evaluation_is_measured_as_one(key):
+    torch.manual_seed(0)
+    layer = layers.NORMALIZATIONS[key](3).double()
+    for _ in range(3):
+        layer(torch.randn(4, 3, 5, 5, dtype=torch.float64) * 3 + 1)
+    torch.nn.init.uniform_(layer.weight, -2, 2)
+    layer.eval()
+    dense = torch.func.jacrev(layer)(torch.zeros(1, 3, 2, 2, dtype=torch.float64)).reshape(12, 12)
+    table = norms.layer_table(layer, (3, 2, 2), norms=("linf", "spectral")).set_index("norm")
+    assert (table.status == "ok").all()
+    assert table.value.linf == pytest.approx(dense.abs().sum(1).max().item())
+    assert table.value.spectral == pytest.approx(torch.linalg.matrix_norm(dense, 2).item())
+
+
+@pytest.mark.parametrize("key", [k for k in layers.NORMALIZATIONS if k != "none"])
+def test_whole_numbers_are_refused(key):
+    with pytest.raises((ValueError, RuntimeError), match="floating|Byte|not implemented|mixed"):
+        layers.NORMALIZATIONS[key](3)(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))

@@ -89,4 +89,6 @@ def test_a_notebook_runs_at_smoke_size(path, tmp_path):
         table = pd.read_csv(tmp_path / "figures" / "smoke" / "claims.csv")
         assert list(table.id) == [claim.id for claim in CLAIMS]
         judged = table[table.n > 0]
+        for pattern in judged.evidence.str.split(", ").explode():
+            assert list((tmp_path / "figures" / "smoke").glob(pattern)), pattern
         assert len(judged) > 0 and set(judged.verdict) <= {"not run", "reproduced", "contradicted"}

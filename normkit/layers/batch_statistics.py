@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from normkit import norms
+
 from .channelwise import (
     Channelwise,
     check_maps,
@@ -120,3 +122,14 @@ class MeanCentering(Channelwise):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum}"
+
+
+@norms.linear_map.register(VarianceNorm)
+@norms.linear_map.register(MeanCentering)
+def _linear_map(layer, input_size, boundary: str = "zero") -> norms.LinearMap:
+    """The diagonal of evaluation, once per pixel of the input size, if one is given."""
+    centering = isinstance(layer, MeanCentering)
+    scale = layer.weight * (1 if centering else (layer.running_var + layer.eps).rsqrt())
+    sizes = () if input_size is None else tuple(input_size)
+    weight = scale.view(-1, 1, 1, *(1 for _ in sizes))
+    return norms.LinearMap("batch_norm", weight, tuple(norms.Axis(n, n, 1) for n in sizes))

@@ -50,22 +50,22 @@ def spread(values: Tensor, x: Tensor) -> Tensor:
     """Repeats in memory what is one number for each channel, once for each pixel of an image.
 
     In plain words: torch then reads x and the numbers straight through, which on a CPU is faster
-    than to look up one number for the few pixels of each map.
+    than to look up one number for the few pixels of each map. On a GPU nothing is repeated.
 
     Arguments:
         values: one number for each channel, or for each channel of each image.
         x: maps.
 
     Shape:
-        ``(C,)`` or ``(1, C, 1, 1)`` to ``(1, C, H, W)``, in x's memory format; ``(N, C, 1, 1)``
-        stays.
+        ``(C,)`` or ``(1, C, 1, 1)`` to ``(1, C, H, W)``, in x's memory format, or on a GPU to
+        ``(1, C, 1, 1)``; ``(N, C, 1, 1)`` stays.
 
     Example:
         >>> spread(torch.tensor([3.0, 4.0]), torch.zeros(7, 2, 1, 3)).tolist()
         [[[[3.0, 3.0, 3.0]], [[4.0, 4.0, 4.0]]]]
     """
     values = values.reshape(1, -1, 1, 1) if values.ndim == 1 else values
-    if len(values) != 1:
+    if len(values) != 1 or x.device.type != "cpu":
         return values
     last = x.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
@@ -94,6 +94,9 @@ def moments(x: Tensor, *, over_images: bool = False) -> tuple[Tensor, Tensor]:
         >>> torch.allclose(found[0], mean), torch.allclose(found[1], var)
         (True, True)
     """
+    if x.device.type != "cpu":
+        axes = (0, 2, 3) if over_images else (2, 3)
+        return torch.var_mean(x, axes, correction=0, keepdim=True)[::-1]
     return _Moments.apply(x, over_images)
 
 
@@ -143,9 +146,12 @@ def check_maps(layer: nn.Module, x: Tensor) -> None:
     """Refuses what is not maps of the layer's ``num_features`` channels.
 
     Raises:
-        ValueError: if the shape is not ``(N, num_features, H, W)``.
+        ValueError: if the shape is not ``(N, num_features, H, W)``, or the type not floating.
     """
     channels = layer.num_features
+    if not x.is_floating_point():
+        name = type(layer).__name__
+        raise ValueError(f"{name} takes maps of a floating type, not {x.dtype}; divide by 255")
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(
             f"{type(layer).__name__} takes maps of shape (N, {channels}, H, W), not "

@@ -59,7 +59,8 @@ class FilterResponseNorm(Channelwise):
 
     def extra_repr(self) -> str:
         learnable = isinstance(self.eps, nn.Parameter)
-        return f"{self.num_features}, eps={float(self.eps):.3g}, learnable_eps={learnable}"
+        eps = "trained" if learnable else f"{self.eps:.3g}"
+        return f"{self.num_features}, eps={eps}, learnable_eps={learnable}"
 
 
 class TLU(Activation):

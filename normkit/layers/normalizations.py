@@ -38,6 +38,9 @@ def normalization(
 ) -> Callable[[int], nn.Module]:
     """Looks up the constructor of a normalization layer.
 
+    In plain words: an EvoNorm takes no ReLU after it, and filter response a ``TLU``; ``pair``
+    gives a normalization together with the activation that belongs to it.
+
     Arguments:
         key: one of ``NORMALIZATIONS``.
         groups: number of groups, for "group" and "evonorm_s0" only.

@@ -67,7 +67,7 @@ def weight_norm(
         kernel_size: in pixels.
         stride: in pixels.
         padding: in pixels, with zeros.
-        bias: whether a bias is added.
+        bias: whether a bias is added; it starts at 0.
 
     Shape:
         as ``nn.Conv2d``.
@@ -80,6 +80,8 @@ def weight_norm(
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
     parametrizations.weight_norm(convolution)
     nn.init.ones_(convolution.parametrizations.weight.original0)
+    if bias:
+        nn.init.zeros_(convolution.bias)
     return convolution
 
 

@@ -118,7 +118,7 @@ def scaled_ws(
         kernel_size: in pixels.
         stride: in pixels.
         padding: in pixels, with zeros.
-        bias: whether a bias is added.
+        bias: whether a bias is added; it starts at 0.
         gain: see ``standardize``.
         eps: see ``standardize``.
 
@@ -137,6 +137,8 @@ def scaled_ws(
     """
     convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
     refuse_single_weight("scaled_ws", convolution)
+    if bias:
+        nn.init.zeros_(convolution.bias)
     standardization = ScaledWeightStandardization(out_channels, gain=gain, eps=eps)
     parametrize.register_parametrization(convolution, "weight", standardization)
     return convolution

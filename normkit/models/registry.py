@@ -86,7 +86,8 @@ def build(
         width: channels of the first stage (units of a hidden layer for mlp); the other widths
             keep their ratio to it. ``None`` is the paper's.
         depth: convolutions of uniform (``None``: 20), hidden layers of mlp (``None``: 2).
-        normalization: constructor called with ``num_features``.
+        normalization: constructor called with ``num_features``; ``layers.pair`` gives it together
+            with the activation that belongs to it.
         convolution: constructor called with ``in_channels, out_channels, kernel_size`` and the
             keywords ``stride``, ``padding``, ``bias``; mlp accepts none but the plain one.
         activation: constructor called with ``num_features``.

@@ -22,13 +22,15 @@ def describe(configs: Sequence[TrainConfig]) -> str:
     nets = dict.fromkeys(f"{config.model} of width {config.width}" for config in configs)
     words = [f"{first.dataset} {size}x{size}", ", ".join(nets)]
     if first.epochs:
-        words[0] += f", {first.subset or len(images):,} training images"
+        count = round((first.subset or len(images)) * (1 - first.validation))
+        words[0] += f", {count:,} training images"
         shown = " (last one shown)" if first.norms or first.final_norms else ""
         words += [f"{_each(configs, 'epochs')} epochs{shown}, {first.schedule} lr "]
         words[-1] += f"{_each(configs, 'lr')}, batch {_each(configs, 'batch_size')}, "
         words[-1] += f"weight decay {first.weight_decay:g}"
         names = {"he": "He's initialization", "torch": "torch's initialization"}
-        words += [" and ".join(sorted({names[config.initialization] for config in configs}))]
+        plain = [config for config in configs if config.convolution == "conv"] or configs
+        words += [" and ".join(sorted({names[config.initialization] for config in plain}))]
     else:
         words += [f"at initialization, {first.probe_images} images"]
     if attack := first.evaluation.epsilon:

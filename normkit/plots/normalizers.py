@@ -52,8 +52,7 @@ def curves(history: pd.DataFrame, *, note: str = "") -> Picture:
         note: a short grey line at the bottom.
 
     Raises:
-        ValueError: a column is missing, no run finished an epoch, there are several nets, or a
-            method is unknown.
+        ValueError: a column is missing, there are several nets, or a method is unknown.
 
     Example:
         >>> history = pd.DataFrame({"net": "10 layers", "method": "batch", "seed": 0,
@@ -69,8 +68,8 @@ def curves(history: pd.DataFrame, *, note: str = "") -> Picture:
         raise ValueError(
             f"history has several nets, {', '.join([net, *others])}: keep one of them"
         )
-    reached = require(rows[rows["epoch"] > 0], columns, name="history, after epoch 0,")
-    means, methods = summarize(reached, ["method", "epoch"]), methods_of(rows)
+    means, methods = summarize(rows, ["method", "epoch"]), methods_of(rows)
+    means = means[means["epoch"] > 0]
     last = rows.groupby(["method", "seed"], as_index=False).tail(1)
     panels = multiples(str(net), methods, xlabel="epoch", ylabel="training accuracy")
     for method, axes in panels.items():
@@ -83,7 +82,8 @@ def curves(history: pd.DataFrame, *, note: str = "") -> Picture:
     axes.set_ylim(-0.03, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-    facts = f"Grey: the other methods. {evidence('Mean', 'Band', means['n'])} {diverged(last)}"
+    facts = evidence("Mean", "Band", means["n"]) if len(means) else "No run finished an epoch."
+    facts = f"Grey: the other methods. {facts} {diverged(last)}"
     return label_gaps(finish(axes.figure, facts, note))
 
 

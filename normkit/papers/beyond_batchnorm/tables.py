@@ -71,7 +71,8 @@ def speeds(records: Sequence[Record]) -> pd.DataFrame:
     batch size and learning rate in words), status; chance; accuracy (last epoch's, on the images
     held out, or test images where none are); cosine (similarity at the last layer before the
     first step); speed, early and final (training accuracy averaged over all epochs, over the
-    first quarter of them, and in the last; epochs after a divergence count as chance).
+    first quarter of them (one at least), and in the last; epochs after a divergence count as
+    chance).
     """
     rows = []
     for record in records:

@@ -22,7 +22,7 @@ class Training:
 
     Arguments:
         base: the plain CNN in its first condition: large batch, the paper's learning rate.
-        images: number of training images; probes are taken once a pass over them.
+        images: number of training images that are not held out, for one probe a pass.
         seeds: repetitions.
         nets: plain CNNs, of rising depth.
         small_batch: the other batch size; its learning rate is proportionally smaller.
@@ -35,7 +35,7 @@ class Training:
     """
 
     base: TrainConfig
-    images: int = 1500
+    images: int = 1200
     seeds: tuple[int, ...] = (0, 1, 2)
     nets: tuple[str, ...] = ("cfg_10", "cfg_20")
     small_batch: int = 16
@@ -56,6 +56,8 @@ PLAIN = TrainConfig(
     milestones=(0.75,),
     nesterov=False,
     weight_decay=1e-4,
+    standardize=True,
+    validation=0.2,
     norms=(),
     final_norms=(),
     probes=PROBED,
@@ -65,15 +67,13 @@ CIFAR10 = dataclasses.replace(
     PLAIN,
     dataset="cifar10",
     image_size=16,
-    subset=2000,
-    standardize=True,
+    subset=2500,
     augment="flip",
     epochs=10,
 )
 PAPER = dataclasses.replace(
     PLAIN,
     dataset="cifar100",
-    standardize=True,
     width=64,
     batch_size=256,
     epochs=60,
@@ -89,7 +89,6 @@ def _residual(base: TrainConfig, width: int, epochs: int) -> TrainConfig:
         width=width,
         epochs=epochs,
         shortcut="conv3x3",
-        validation=0.2,
         probes=(),
     )
 
@@ -97,7 +96,7 @@ def _residual(base: TrainConfig, width: int, epochs: int) -> TrainConfig:
 TRAINING = {
     "smoke": Training(
         dataclasses.replace(PLAIN, epochs=1, subset=64),
-        images=64,
+        images=51,
         seeds=(0,),
         small_batch_epochs=1,
         group_sizes=(4,),
@@ -109,7 +108,7 @@ TRAINING = {
     ),
     "paper": Training(
         PAPER,
-        images=50000,
+        images=40000,
         nets=("cfg_10", "cfg_20", "cfg_40"),
         small_batch_epochs=10,
         group_sizes=(2, 4, 8, 16, 32),

@@ -1,5 +1,6 @@
 """What is claimed of normalizers at initialization, and how it is judged."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -41,8 +42,8 @@ RANK = Claim(
     "beyond_batchnorm",
     "The stable rank of the last layer's activations rises with the number of groups, at "
     "initialization and during training.",
-    "At initialization, at each width and depth: the smallest step of log stable rank from one "
-    "number of groups to the next is above 0. During training, in each condition: minus the "
+    "At initialization, at each width and depth: every step of log stable rank from one number of "
+    "groups to the next is above 0. During training, in each condition: minus the "
     "Spearman correlation of group size with stable rank, averaged over the epochs, is above 0. "
     "Repeated over seeds.",
 )
@@ -53,7 +54,7 @@ COSINE = Claim(
     "The cosine similarity of activations rises with depth and with group size, and networks in "
     "which it is high train slowly.",
     "At each depth: last layer's similarity minus the first's, averaged over group sizes, is "
-    "above 0; its smallest rise from one group size to the next is above 0. Over normalizers, "
+    "above 0; every rise from one group size to the next is above 0. Over normalizers, "
     "depths, batch sizes and learning rates: Spearman correlation of similarity at initialization "
     "with mean training accuracy is below 0. Repeated over seeds.",
 )
@@ -63,8 +64,8 @@ GRADIENT = Claim(
     "beyond_batchnorm",
     "At initialization the gradient norm of the first layer relative to the last rises with the "
     "number of groups: about 1 for LayerNorm, largest for InstanceNorm.",
-    "At each depth: the smallest step of log first/last ratio from one number of groups to the "
-    "next is above 0; InstanceNorm's log ratio exceeds every other's; LayerNorm's ratio stays "
+    "At each depth: every step of log first/last ratio from one number of groups to the next is "
+    "above 0; InstanceNorm's log ratio exceeds every other's; LayerNorm's ratio stays "
     f"within a factor of {FLAT_FACTOR:g} of 1. Repeated over seeds.",
 )
 
@@ -88,41 +89,44 @@ def judge_variance(table: pd.DataFrame, profile: str) -> Verdict:
 def judge_rank(table: pd.DataFrame, trained: pd.DataFrame, profile: str) -> Verdict:
     """bb.rank from `measures(group_runs)` and `ranks(tradeoff_runs)`."""
     parts = [
-        above(f"width {width}, depth {depth}: smallest step of log rank", _steps(np.log(wide)))
+        part
         for width, rows in table.groupby("width")
         for depth, wide in _last(rows, "stable_rank")
+        for part in _steps(f"width {width}, depth {depth}: log rank", np.log(wide))
     ]
     means = trained.groupby(["situation", "seed", "group_size"], as_index=False).value.mean()
     for situation, rows in means.groupby("situation"):
         found = [-correlation(r.group_size, r.value) for _, r in rows.groupby("seed")]
         parts.append(above(f"{situation}, training: minus correlation with group size", found))
-    return combine(RANK, parts, profile=profile, evidence="beyond_batchnorm/rank.csv")
+    evidence = "beyond_batchnorm/rank.csv, beyond_batchnorm/rank_training.csv"
+    return combine(RANK, parts, profile=profile, evidence=evidence)
 
 
 def judge_cosine(table: pd.DataFrame, speed: pd.DataFrame, profile: str) -> Verdict:
     """bb.cosine from `measures(group_runs)`, its widest nets, and `speeds(training_runs)`."""
     table = table[table.width == table.width.max()]
-    first = dict(_last(table, "cosine_similarity", ascending=False))
+    first = dict(_last(table, "cosine_similarity", "min"))
     parts: list[Part] = []
     for depth, wide in _last(table, "cosine_similarity"):
         rises = (wide - first[depth]).mean(axis=1)
         parts.append(above(f"depth {depth}: last layer minus first", rises))
-        parts.append(above(f"depth {depth}: smallest rise with group size", _steps(-wide)))
+        parts += _steps(f"depth {depth}: minus similarity", -wide)
     name = "minus the Spearman correlation with training speed"
     parts.append(above(name, [-found for found in correlations(speed)]))
-    return combine(COSINE, parts, profile=profile, evidence="beyond_batchnorm/cosine.csv")
+    evidence = "beyond_batchnorm/cosine.csv, beyond_batchnorm/speed.csv"
+    return combine(COSINE, parts, profile=profile, evidence=evidence)
 
 
 def judge_gradient(table: pd.DataFrame, profile: str) -> Verdict:
     """bb.gradient from `measures(group_runs)`, its widest nets."""
     table = table[table.width == table.width.max()]
-    first = dict(_last(table, "gradient_norm", ascending=False))
+    first = dict(_last(table, "gradient_norm", "min"))
     parts: list[Part] = []
     for depth, wide in _last(table, "gradient_norm"):
         ratio = np.log2(first[depth] / wide)
         lead = ratio.iloc[:, -1] - ratio.iloc[:, :-1].max(axis=1)
         margin = math.log2(FLAT_FACTOR)
-        parts.append(above(f"depth {depth}: smallest step of log2 ratio", _steps(ratio)))
+        parts += _steps(f"depth {depth}: log2 ratio", ratio)
         parts.append(above(f"depth {depth}: InstanceNorm's lead in log2 ratio", lead))
         parts.append(flat(f"depth {depth}: LayerNorm's log2 ratio", ratio.iloc[:, 0], margin))
     return combine(GRADIENT, parts, profile=profile, evidence="beyond_batchnorm/gradient.csv")
@@ -130,18 +134,23 @@ def judge_gradient(table: pd.DataFrame, profile: str) -> Verdict:
 
 def _growth(table: pd.DataFrame) -> pd.Series:
     """(skip_init, method) -> log10 of last over first block, one number per seed."""
-    ordered = table.sort_values("position").groupby(["skip_init", "method", "seed"]).value
-    ratio = np.log10(ordered.last() / ordered.first())
-    return ratio.groupby(level=["skip_init", "method"]).apply(list)
+    keys = ["skip_init", "method", "seed"]
+    last, first = (_at(table, keys, end).set_index(keys).value for end in ("max", "min"))
+    return np.log10(last / first).groupby(level=keys[:2]).apply(list)
 
 
 def _last(
-    table: pd.DataFrame, measure: str, ascending: bool = True
+    table: pd.DataFrame, measure: str, end: str = "max"
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """Depth, and a seed x groups table of a measure at the last (or first) layer."""
-    rows = table[table.measure == measure].sort_values("position", ascending=ascending)
+    rows = _at(table[table.measure == measure], ["depth", "groups", "seed"], end)
     for depth, part in rows.groupby("depth"):
-        yield depth, part.groupby(["seed", "groups"]).value.last().unstack("groups")
+        yield depth, part.pivot(index="seed", columns="groups", values="value")
+
+
+def _at(table: pd.DataFrame, keys: list[str], end: str) -> pd.DataFrame:
+    """The rows at the end of each net, also where nothing could be measured there."""
+    return table[table.position == table.groupby(keys).position.transform(end)]
 
 
 def correlations(speed: pd.DataFrame) -> list[float]:
@@ -150,15 +159,17 @@ def correlations(speed: pd.DataFrame) -> list[float]:
 
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's; pairs with a number that is missing are left out.
+    """Spearman's; pairs with a number that is missing are left out, infinite ones are not.
 
     Example:
-        >>> round(correlation([1, 2, float("nan")], [4, 3, 5]), 6)
+        >>> round(correlation([1, 2, float("nan"), float("inf")], [4, 3, 5, 2]), 6)
         -1.0
     """
-    return float(stats.spearmanr(x, y, nan_policy="omit").statistic)
+    pairs = pd.DataFrame({"x": list(x), "y": list(y)}).dropna().rank()
+    return float(stats.pearsonr(pairs.x, pairs.y).statistic)
 
 
-def _steps(wide: pd.DataFrame) -> pd.Series:
-    """The smallest increase from one number of groups to the next, by seed."""
-    return wide.diff(axis=1).iloc[:, 1:].min(axis=1)
+def _steps(name: str, wide: pd.DataFrame) -> list[Part]:
+    """One part for every increase from one number of groups to the next."""
+    pairs = itertools.pairwise(wide.columns)
+    return [above(f"{name}, {a:g} to {b:g} groups", wide[b] - wide[a]) for a, b in pairs]
