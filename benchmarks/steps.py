@@ -5,9 +5,10 @@
 Parts: `probes` (four measures of every layer at every step, or at one step in 20, over no
 probes; at most 1.15 and 1.02 are wanted), `layers` (a step with the layers of
 `layers.NORMALIZATIONS` against the same layers written out in elementary operations; 1.6 times
-is wanted). Nets: cfg_10 at batch 128, `small` (width 16, 8x8 pixels, 1 channel) and `large`
-(width 64, 32x32 pixels, 3 channels). CPU time on one thread, or wall time on a GPU; every ratio
-is that of medians of interleaved blocks, with that of minima in brackets.
+is wanted). Nets: cfg_10 at batch 128, `small` (width 16, 8x8 pixels, 1 channel), `medium`
+(width 16, 16x16 pixels, 3 channels) and `large` (width 64, 32x32 pixels, 3 channels). CPU time on
+one thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that
+of minima in brackets.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from normkit import layers, models, probes
 from normkit.papers.norm_decay.measured import hardware
 
 FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
-NETS = {"small": (16, 8, 1), "large": (64, 32, 3)}
+NETS = {"small": (16, 8, 1), "medium": (16, 16, 3), "large": (64, 32, 3)}
 
 
 def per_channel(values: Tensor) -> Tensor:
