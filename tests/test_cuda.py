@@ -33,7 +33,8 @@ def test_a_step_and_its_probes_are_those_of_the_cpu(normalization, convolution):
         gradients = [p.grad.cpu() for p in model.parameters()]
         found.append((gradients, recording.table()))
     for a, b in zip(found[0][0], found[1][0], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9 * float(a.abs().max() + 1))
+        # torch's weight normalization takes its norms in float32 on a GPU.
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
     cpu, gpu = (table.set_index(["layer", "measure"]).value for _, table in found)
     assert list(cpu.index) == list(gpu.index)
     torch.testing.assert_close(
