@@ -1,16 +1,13 @@
-"""Figures of training: curves, accuracy under attack, speed against what was there before."""
+"""Figures of training: curves, and accuracy under attack."""
 
 import pandas as pd
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from scipy import stats
 
 from normkit.plots.marks import (
     band,
-    count,
     end_labels,
     evidence,
     finish,
-    header,
     keys,
     picture,
     points,
@@ -18,7 +15,7 @@ from normkit.plots.marks import (
 from normkit.plots.style import COLORS, COLUMN, LABELS, MARKERS, PAGE, Picture, style
 from normkit.plots.tables import methods_of, require, summarize
 
-__all__ = ["curves", "robustness", "speed"]
+__all__ = ["curves", "robustness"]
 
 
 @style()
@@ -101,48 +98,3 @@ def robustness(table: pd.DataFrame, *, note: str = "") -> Picture:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     end_labels(axes, ends)
     return finish(figure, evidence("Mean", "Bar", means["n"]), note)
-
-
-@style()
-def speed(table: pd.DataFrame, *, note: str = "") -> Picture:
-    """Speed of training against cosine similarity at initialization, one mark per run.
-
-    In plain words: to the right, networks whose last layer hardly tells images apart before
-    training; upwards, networks that train fast. The rank correlation is taken within each seed.
-
-    Source: Lubana, Dick and Tanaka, "Beyond BatchNorm", NeurIPS 2021,
-    https://arxiv.org/abs/2106.05956, the figure on similarity and training accuracy.
-
-    Arguments:
-        table: columns method, seed, cosine, and speed (mean training accuracy over the epochs,
-            in [0, 1]); where it has a column status, those that are not "ok" are counted.
-        note: a short grey line at the bottom.
-
-    Raises:
-        ValueError: a column is missing, or there is nothing to draw.
-
-    Example:
-        >>> table = pd.DataFrame({"method": ["batch", "layer"], "seed": 0,
-        ...     "cosine": [0.2, 0.9], "speed": [0.8, 0.4]})
-        >>> speed(table).axes[0].get_title(loc="left")
-        'Spearman correlation -1.00'
-    """
-    table = require(table, ["method", "seed", "cosine", "speed"])
-    figure = picture(COLUMN, 2.6)
-    axes = figure.subplots()
-    for method in methods_of(table):
-        rows = table[table["method"] == method]
-        axes.scatter(
-            rows["cosine"], rows["speed"], s=11, color=COLORS[method], marker=MARKERS[method],
-            linewidth=0.3, edgecolor="white", label=method,
-        )  # fmt: skip
-    found = [stats.spearmanr(r["cosine"], r["speed"]).statistic for _, r in table.groupby("seed")]
-    header(axes, f"Spearman correlation {sum(found) / len(found):.2f}")
-    axes.set(xlabel="cosine similarity at initialization, last layer")
-    axes.set_ylabel("mean training accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    keys(figure, methods_of(table), rows=2)
-    seeds = count([len(found)], "seed")
-    lost = int((table["status"] != "ok").sum()) if "status" in table else 0
-    said = f"A mark is a run, {seeds}; the correlation is their mean. Diverged: {lost}."
-    return finish(figure, said, note)

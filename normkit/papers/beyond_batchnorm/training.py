@@ -69,7 +69,7 @@ CIFAR10 = dataclasses.replace(
     image_size=16,
     subset=2500,
     augment="flip",
-    epochs=10,
+    epochs=25,
 )
 PAPER = dataclasses.replace(
     PLAIN,
@@ -104,7 +104,11 @@ TRAINING = {
     ),
     "quick": Training(PLAIN, residual=_residual(PLAIN, 8, 5)),
     "cifar10": Training(
-        CIFAR10, images=2000, small_batch_epochs=4, residual=_residual(CIFAR10, 8, 10)
+        CIFAR10,
+        images=2000,
+        nets=("cfg_10", "cfg_20", "cfg_40"),
+        small_batch_epochs=8,
+        residual=_residual(CIFAR10, 8, 10),
     ),
     "paper": Training(
         PAPER,
