@@ -416,7 +416,15 @@ class _Interrupting(io.StringIO):
         return super().write(text)
 
 
-def test_an_interrupt_ends_quietly_and_stores_nothing(tmp_path):
+@pytest.fixture
+def listening():
+    """Ctrl-C interrupts, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_quietly_and_stores_nothing(tmp_path, listening):
     words = ("train", "--store", str(tmp_path), "--set", *TINY, "epochs=5")
     with contextlib.redirect_stderr(_Interrupting()) as err:
         assert main(words) == 130
