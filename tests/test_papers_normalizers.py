@@ -182,7 +182,7 @@ def test_group_runs_go_from_layer_norm_to_instance_norm_at_every_width():
 def test_tables_say_of_a_run_what_its_record_holds(tmp_path):
     plan = beyond_batchnorm.tradeoff_runs("smoke")[:2] + beyond_batchnorm.residual_runs("smoke")[:1]
     records = [train(run).save(Store(tmp_path)) for run in plan]
-    speeds, curves = beyond_batchnorm.tradeoffs(records), beyond_batchnorm.histories(records)
+    speeds, curves = beyond_batchnorm.speeds(records), beyond_batchnorm.histories(records)
     assert speeds.group_size.tolist()[:2] == [1.0, math.inf]
     assert speeds.net.tolist() == ["10 layers", "10 layers", "ResNet-56"]
     history = records[0].table("history")

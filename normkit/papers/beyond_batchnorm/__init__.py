@@ -5,7 +5,7 @@ initialization: the variance of activations, their stable rank, and the norm of 
 """
 
 from .runs import SETTINGS, Initialization, datasets, depth_runs, group_runs
-from .tables import histories, measures, ranks, situations, speeds, tradeoffs
+from .tables import histories, measures, ranks, situations, speeds
 from .trained import TRADEOFF, TRAINING_CLAIM, guide, judge_tradeoff, judge_training
 from .training import (
     METHODS,
@@ -54,7 +54,6 @@ __all__ = [
     "situations",
     "speeds",
     "tradeoff_runs",
-    "tradeoffs",
     "training_runs",
 ]
 

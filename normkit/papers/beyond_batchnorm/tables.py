@@ -9,9 +9,10 @@ import pandas as pd
 from normkit.records import Record
 from normkit.training import TrainConfig, dataset
 
-__all__ = ["histories", "measures", "ranks", "situations", "speeds", "tradeoffs"]
+__all__ = ["histories", "measures", "ranks", "situations", "speeds"]
 
 EARLY = 0.25
+ENDS = {"instance": 1.0, "layer": math.inf}
 NETS = {
     "cfg_10": "10 layers",
     "cfg_20": "20 layers",
@@ -67,12 +68,12 @@ def histories(records: Sequence[Record]) -> pd.DataFrame:
 def speeds(records: Sequence[Record]) -> pd.DataFrame:
     """Speed of training and, where it was probed, what was seen before it; one row per run.
 
-    Columns: net (in words), method, dataset, seed, batch_size, lr, group_size, situation (net,
-    batch size and learning rate in words), status; chance; accuracy (last epoch's, on the images
-    held out, or test images where none are); cosine (similarity at the last layer before the
-    first step); speed, early and final (training accuracy averaged over all epochs, over the
-    first quarter of them (one at least), and in the last; epochs after a divergence count as
-    chance).
+    Columns: net (in words), method, dataset, seed, batch_size, lr, group_size (channels; inf for
+    LayerNorm), situation (net, batch size and learning rate in words), status; chance; accuracy
+    (last epoch's, on the images held out, or test images where none are); cosine (similarity at
+    the last layer before the first step); speed, early and final (training accuracy averaged over
+    all epochs, over the first quarter of them (one at least), and in the last; epochs after a
+    divergence count as chance).
     """
     rows = []
     for record in records:
@@ -99,24 +100,17 @@ def speeds(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tradeoffs(records: Sequence[Record]) -> pd.DataFrame:
-    """`speeds` of the runs of `tradeoff_runs`, group_size filled in: 1 for InstanceNorm."""
-    table = speeds(records)
-    ends = {"instance": 1.0, "layer": math.inf}
-    return table.assign(group_size=table.method.map(ends).fillna(table.group_size))
-
-
 def ranks(records: Sequence[Record]) -> pd.DataFrame:
     """Stable rank of the last layer's activations during training, one row per run and epoch.
 
-    Columns: those of `tradeoffs` that label a run, epoch, value.
+    Columns: those of `speeds` that label a run, epoch, value.
     """
     tables = []
     for record in records:
         table = measures([record])
         table = table[table.measure == "stable_rank"]
         last = table[table.position == table.position.max()][["epoch", "value"]]
-        tables.append(last.assign(**tradeoffs([record]).iloc[0].to_dict()))
+        tables.append(last.assign(**_labels(record)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -132,7 +126,7 @@ def _labels(record: Record) -> dict[str, object]:
     config = record.config
     labels = {"net": _net(config), "method": _method(config)}
     labels |= {name: config[name] for name in ("dataset", "seed", "batch_size", "lr")}
-    labels["group_size"] = float(config["group_size"] or math.nan)
+    labels["group_size"] = ENDS.get(labels["method"], float(config["group_size"] or math.nan))
     return labels | {"situation": _situation(config), "status": record.status}
 
 

@@ -58,7 +58,7 @@ def judge_training(table: pd.DataFrame, residual: pd.DataFrame, profile: str) ->
 
 
 def judge_tradeoff(table: pd.DataFrame, profile: str) -> Verdict:
-    """bb.tradeoff from `tradeoffs(tradeoff_runs)`."""
+    """bb.tradeoff from `speeds(tradeoff_runs)`."""
     found = {
         key: (_by_method(rows, "early"), _by_method(rows, "speed"))
         for key, rows in table.groupby(["net", "batch_size"])
