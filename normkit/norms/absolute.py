@@ -3,77 +3,17 @@
 __all__ = ["frobenius_norm", "l1_norm", "linf_norm"]
 
 import math
-from collections import Counter, defaultdict
-from functools import lru_cache, reduce
-from typing import NamedTuple
+from collections import defaultdict
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from .maps import Axis, LinearMap
+from .patterns import tap_sums
 from .rules import check_finite, measured_map, unchecked_map
 
-Pattern = tuple[tuple[int, ...], ...]
 BLOCK = 2**20
-MERGED = 2**16
-
-
-@lru_cache(maxsize=4096)
-def _patterns(axis: Axis, rows: bool) -> tuple[Pattern, ...]:
-    """What single outputs (rows) or single pixels (columns) of the axis see.
-
-    A pattern lists, for each entry of that row or column, the taps that add up in it. One is left
-    out where another uses the same taps at least as often and adds none up, so is the larger.
-    """
-    entries = defaultdict(list)
-    for output, pixel, tap in axis.reads():
-        entries[output, pixel].append(tap)
-    lines = defaultdict(list)
-    for (output, pixel), taps in entries.items():
-        lines[output if rows else pixel].append(tuple(taps))
-    patterns = {tuple(sorted(line)) for line in lines.values()} or {()}
-    uses = {pattern: Counter(tap for taps in pattern for tap in taps) for pattern in patterns}
-    plain = [pattern for pattern in patterns if all(len(taps) == 1 for taps in pattern)]
-    return tuple(
-        pattern
-        for pattern in sorted(patterns)
-        if not any(pattern != other and uses[pattern] <= uses[other] for other in plain)
-    )
-
-
-class _Sums(NamedTuple):
-    """Which taps add up along each axis.
-
-    before: matrices (entries, taps) to apply before the modulus, empty where no taps add up.
-    after: matrices (patterns, entries) to apply after it, small ones as a single product.
-    whole: True if every tap counts once in the only pattern of each axis.
-    """
-
-    before: list[Tensor]
-    after: list[Tensor]
-    whole: bool
-
-
-@lru_cache(maxsize=4096)
-@torch.inference_mode(False)
-def _sums(axes: tuple[Axis, ...], rows: bool, dtype: torch.dtype, device: torch.device) -> _Sums:
-    """The sums that a geometry asks for, kept on the device of the weights."""
-    before, after = [], []
-    for axis in axes:
-        patterns, taps = _patterns(axis, rows), range(axis.taps)
-        entries = sorted({entry for pattern in patterns for entry in pattern})
-        if all(len(entry) == 1 for entry in entries):
-            entries = [(tap,) for tap in taps]
-        parts = [[float(tap in entry) for tap in taps] for entry in entries]
-        before.append(torch.tensor(parts, dtype=dtype, device=device))
-        counts = [[float(pattern.count(entry)) for entry in entries] for pattern in patterns]
-        after.append(torch.tensor(counts, dtype=dtype, device=device))
-    if all(torch.equal(parts, parts.new_ones(len(parts)).diag()) for parts in before):
-        before = []
-    whole = not before and all(len(counts) == 1 and bool((counts == 1).all()) for counts in after)
-    if after and math.prod(counts.numel() for counts in after) <= MERGED:
-        after = [reduce(torch.kron, after)]
-    return _Sums(before, after, whole)
 
 
 def _contract(values: Tensor, matrices: list[Tensor], first: int) -> Tensor:
@@ -83,13 +23,18 @@ def _contract(values: Tensor, matrices: list[Tensor], first: int) -> Tensor:
     return values
 
 
-def absolute_norm(linear: LinearMap, norm: str) -> Tensor:
-    """The "l1" or "linf" norm of a linear map, exact for every geometry.
+def absolute_sums(linear: LinearMap, norm: str) -> Tensor:
+    """The absolute row sums (linf) or column sums (l1) that can be the largest.
 
     The weights are read once, in blocks, so that their moduli stay in the cache.
+
+    Shape:
+        (groups, lines, patterns): a line is an output channel of its group for the rows of a
+        convolution, an input channel for its columns; the patterns are those of the axes, the
+        last axis fastest, as in `tap_sums`.
     """
     rows, weight = (norm == "linf") != linear.transposed, linear.weight
-    before, after, whole = _sums(linear.axes, rows, weight.dtype, weight.device)
+    before, after, whole = tap_sums(linear.axes, rows, weight.dtype, weight.device)
 
     def lines(part: Tensor) -> Tensor:
         part = _contract(part, before, 3).abs()
@@ -104,10 +49,15 @@ def absolute_norm(linear: LinearMap, norm: str) -> Tensor:
         blocks = [lines(part) for part in weight.split(step, 1)]
         sums = torch.cat(blocks, 1) if rows else sum(blocks)
     if whole:
-        sums = sums if rows else sums.reshape(*sums.shape[:2], -1).sum(2)
+        sums = (sums if rows else sums.reshape(*sums.shape[:2], -1).sum(2)).unsqueeze(2)
     else:
         sums = _contract(sums.flatten(2) if len(after) == 1 else sums, after, 2)
-    return sums.max()
+    return sums.flatten(2)
+
+
+def absolute_norm(linear: LinearMap, norm: str) -> Tensor:
+    """The "l1" or "linf" norm of a linear map, exact for every geometry."""
+    return absolute_sums(linear, norm).max()
 
 
 def _checked_norm(layer: nn.Module, input_size, norm: str) -> Tensor:
