@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import re
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from normkit.records import Record, Store, digest
 from normkit.training import TrainConfig, train
 
 __all__ = ["SweepError", "jobs", "run", "stamp"]
+
+DEPTHS = {"uniform": 20, "small_cnn": 4, "mlp": 3, "regnetx_200mf": 40}
 
 
 class SweepError(RuntimeError):
@@ -171,7 +174,7 @@ def _cost(config: TrainConfig) -> float:
     passes = {"none": 1.0, "pgd": 1 + steps, "trades": 2.3 + steps, "alp": 2 + steps}
     images = config.subset or (1_500 if config.dataset == "digits" else 50_000)
     size = config.image_size or (8 if config.dataset == "digits" else 32)
-    depth = config.depth or int("".join(filter(str.isdigit, config.model)) or 4)
+    depth = config.depth or DEPTHS.get(config.model) or int(re.sub(r"\D", "", config.model))
     work = config.epochs * images * passes[config.adversary.kind] + config.probe_images
     return work * depth * (config.width or 64) * size**2
 

@@ -168,9 +168,25 @@ def test_scaled_ws_convolves_with_the_standardized_weight():
     assert torch.equal(layer(x), expected)
 
 
-def test_scaled_ws_refuses_a_kernel_that_it_would_erase():
-    with pytest.raises(ValueError, match="at least 2 weights"):
-        layers.scaled_ws(1, 4, 1)
+@pytest.mark.parametrize("make", [layers.scaled_ws, layers.weight_centering])
+def test_a_kernel_that_would_be_erased_is_refused(make):
+    with pytest.raises(ValueError, match="at least 2 weights .* in_channels=1, groups=1 and"):
+        make(1, 4, 1)
+    with pytest.raises(ValueError, match="in_channels=4, groups=4 and kernel_size=\\(1, 1\\) give"):
+        make(4, 4, 1, groups=4)
+
+
+@pytest.mark.parametrize("key", layers.CONVOLUTIONS)
+def test_the_groups_of_a_convolution_are_convolutions_side_by_side(key):
+    torch.manual_seed(0)
+    whole = layers.convolution(key)(6, 8, 3, stride=2, padding=1, bias=True, groups=2).double()
+    parts = [layers.convolution(key)(3, 4, 3, stride=2, padding=1, bias=True) for _ in range(2)]
+    for i, part in enumerate(parts):
+        half = {name: value.chunk(2)[i] for name, value in whole.state_dict().items()}
+        part.double().load_state_dict(half)
+    x = features(2, 6, 7, 5)
+    expected = torch.cat([part(half) for part, half in zip(parts, x.chunk(2, 1), strict=True)], 1)
+    torch.testing.assert_close(whole(x), expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("convolution", layers.CONVOLUTIONS)

@@ -4,7 +4,7 @@ from .batch_statistics import MeanCentering, VarianceNorm
 from .convolutions import CONVOLUTIONS, conv, convolution
 from .evonorm import EvoNormB0, EvoNormS0
 from .filter_response import TLU, FilterResponseNorm
-from .groups import GroupNorm, group, instance, layer
+from .groups import VARIANTS, GroupNorm, group, instance, layer
 from .normalizations import NORMALIZATIONS, normalization
 from .pairs import Pair, pair
 from .reparametrized import ScaledReLU, WeightCentering, weight_centering, weight_norm
@@ -15,6 +15,7 @@ __all__ = [
     "NORMALIZATIONS",
     "RELU_GAIN",
     "TLU",
+    "VARIANTS",
     "EvoNormB0",
     "EvoNormS0",
     "FilterResponseNorm",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from normkit import norms
+from normkit.norms.rules import diagonal
 
 from .channelwise import (
     Channelwise,
@@ -12,6 +13,7 @@ from .channelwise import (
     moments,
     scale_and_shift,
     track_,
+    track_variance_,
     wide,
 )
 
@@ -62,10 +64,8 @@ class VarianceNorm(Channelwise):
         return scale_and_shift(x, self.weight * torch.rsqrt(var + self.eps), self.bias)
 
     def _batch_variance(self, x: Tensor) -> Tensor:
-        values = x.numel() // self.num_features
-        check_values(self, x, values)
         var = moments(wide(x), over_images=True)[1].flatten()
-        track_(self.running_var, var * (values / (values - 1)), self.momentum)
+        track_variance_(self, x, var)
         return var
 
     def extra_repr(self) -> str:
@@ -130,6 +130,4 @@ def _linear_map(layer, input_size, boundary: str = "zero") -> norms.LinearMap:
     """The diagonal of evaluation, once per pixel of the input size, if one is given."""
     centering = isinstance(layer, MeanCentering)
     scale = layer.weight * (1 if centering else (layer.running_var + layer.eps).rsqrt())
-    sizes = () if input_size is None else tuple(input_size)
-    weight = scale.view(-1, 1, 1, *(1 for _ in sizes))
-    return norms.LinearMap("batch_norm", weight, tuple(norms.Axis(n, n, 1) for n in sizes))
+    return diagonal(scale, () if input_size is None else tuple(input_size))

@@ -13,6 +13,7 @@ __all__ = [
     "scale_and_shift",
     "spread",
     "track_",
+    "track_variance_",
     "wide",
 ]
 
@@ -130,6 +131,33 @@ def track_(running: Tensor, value: Tensor, momentum: float) -> None:
         tensor([1.2000])
     """
     running.mul_(1 - momentum).add_(value.detach(), alpha=momentum)
+
+
+def track_variance_(layer: nn.Module, x: Tensor, var: Tensor) -> None:
+    r"""Moves a layer's ``running_var`` towards the unbiased variance of each channel of a batch.
+
+    .. math:: r \leftarrow (1 - m) \, r + m \, \frac{n}{n - 1} \, \sigma^2
+
+    Arguments:
+        layer: has ``num_features``, ``running_var`` and ``momentum`` (m).
+        x: the maps, with n values for each channel.
+        var: the biased variance of each channel of x.
+
+    Raises:
+        ValueError: if n is below 2.
+
+    Example:
+        >>> x = torch.rand(4, 3, 5, 7)
+        >>> ours, torchs = Channelwise(3, affine=True), nn.BatchNorm2d(3)
+        >>> ours.running_var, ours.momentum = torch.ones(3), torchs.momentum
+        >>> track_variance_(ours, x, moments(x, over_images=True)[1].flatten())
+        >>> _ = torchs(x)
+        >>> torch.allclose(ours.running_var, torchs.running_var)
+        True
+    """
+    values = x.numel() // layer.num_features
+    check_values(layer, x, values)
+    track_(layer.running_var, var * (values / (values - 1)), layer.momentum)
 
 
 def wide(x: Tensor) -> Tensor:

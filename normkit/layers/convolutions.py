@@ -18,6 +18,8 @@ def conv(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     bias: bool = False,
+    *,
+    groups: int = 1,
 ) -> nn.Conv2d:
     """Makes torch's convolution, without a bias unless one is asked for.
 
@@ -28,6 +30,7 @@ def conv(
         stride: in pixels.
         padding: in pixels, with zeros.
         bias: whether a bias is added.
+        groups: number of groups of channels that do not see each other.
 
     Shape:
         as ``nn.Conv2d``.
@@ -36,7 +39,9 @@ def conv(
         >>> conv(3, 4, 5, stride=2)
         Conv2d(3, 4, kernel_size=(5, 5), stride=(2, 2), bias=False)
     """
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+    )
 
 
 CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {
@@ -55,7 +60,7 @@ def convolution(key: str) -> Callable[..., nn.Conv2d]:
 
     Returns:
         A constructor of ``in_channels, out_channels, kernel_size, stride=1, padding=0,
-        bias=False``.
+        bias=False, *, groups=1``.
 
     Raises:
         ValueError: if the key is unknown.

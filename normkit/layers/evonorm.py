@@ -12,7 +12,7 @@ from .channelwise import (
     moments,
     scale_and_shift,
     spread,
-    track_,
+    track_variance_,
     wide,
 )
 from .groups import check_variant, divide
@@ -73,10 +73,8 @@ class EvoNormB0(Channelwise, Activation):
 
     def _batch_variance(self, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         """Adds up the variance within the images and that of their means."""
-        values = x.numel() // self.num_features
-        check_values(self, x, values)
         total = (var + (mean - mean.mean(0)).square()).mean(0).flatten()
-        track_(self.running_var, total * (values / (values - 1)), self.momentum)
+        track_variance_(self, x, total)
         return total
 
     def extra_repr(self) -> str:

@@ -45,6 +45,8 @@ def weight_norm(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     bias: bool = False,
+    *,
+    groups: int = 1,
 ) -> nn.Conv2d:
     r"""Makes a convolution whose weights have a trained norm for each output channel.
 
@@ -61,23 +63,16 @@ def weight_norm(
     Deviation: no initialization from a first batch, which Salimans and Kingma have and Lubana et
     al. have not.
 
-    Arguments:
-        in_channels: as in ``nn.Conv2d``, like the others.
-        out_channels: channels of the output.
-        kernel_size: in pixels.
-        stride: in pixels.
-        padding: in pixels, with zeros.
-        bias: whether a bias is added; it starts at 0.
-
-    Shape:
-        as ``nn.Conv2d``.
+    Arguments, Shape: as ``conv``; a bias starts at 0.
 
     Example:
         >>> rows = weight_norm(3, 4, 5).weight.flatten(1)
         >>> [round(norm, 4) for norm in rows.norm(dim=1).tolist()]
         [1.0, 1.0, 1.0, 1.0]
     """
-    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+    )
     parametrizations.weight_norm(convolution)
     nn.init.ones_(convolution.parametrizations.weight.original0)
     if bias:
@@ -111,6 +106,8 @@ def weight_centering(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] = 0,
     bias: bool = False,
+    *,
+    groups: int = 1,
 ) -> nn.Conv2d:
     r"""Makes a convolution whose weights have mean 0 for each output channel.
 
@@ -124,16 +121,7 @@ def weight_centering(
     normalization, as the code of Lubana et al. 2021 has it,
     https://github.com/EkdeepSLubana/BeyondBatchNorm.
 
-    Arguments:
-        in_channels: as in ``nn.Conv2d``, like the others.
-        out_channels: channels of the output.
-        kernel_size: in pixels.
-        stride: in pixels.
-        padding: in pixels, with zeros.
-        bias: whether a bias is added; it starts at 0.
-
-    Shape:
-        as ``nn.Conv2d``.
+    Arguments, Shape: as ``conv``; a bias starts at 0.
 
     Raises:
         ValueError: if an output channel has a single weight, which centering would make zero.
@@ -145,7 +133,9 @@ def weight_centering(
         >>> torch.allclose(layer(images), layer(images + 5), atol=1e-4)
         True
     """
-    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+    )
     refuse_single_weight("weight_centering", convolution)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     if bias:

@@ -60,8 +60,9 @@ def refuse_single_weight(name: str, convolution: nn.Conv2d) -> None:
     """
     if convolution.weight[0].numel() == 1:
         raise ValueError(
-            f"{name} needs at least 2 weights for each output channel, but in_channels=1 and "
-            f"kernel_size={convolution.kernel_size} give 1, which it would set to zero"
+            f"{name} needs at least 2 weights for each output channel, but in_channels="
+            f"{convolution.in_channels}, groups={convolution.groups} and kernel_size="
+            f"{convolution.kernel_size} give 1, which it would set to zero"
         )
 
 
@@ -102,6 +103,7 @@ def scaled_ws(
     padding: int | tuple[int, int] = 0,
     bias: bool = False,
     *,
+    groups: int = 1,
     gain: float = RELU_GAIN,
     eps: float = 1e-8,
 ) -> nn.Conv2d:
@@ -119,6 +121,7 @@ def scaled_ws(
         stride: in pixels.
         padding: in pixels, with zeros.
         bias: whether a bias is added; it starts at 0.
+        groups: as in ``nn.Conv2d``.
         gain: see ``standardize``.
         eps: see ``standardize``.
 
@@ -135,7 +138,9 @@ def scaled_ws(
         >>> bool((signal.var() - 1).abs() < 0.1)
         True
     """
-    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+    )
     refuse_single_weight("scaled_ws", convolution)
     if bias:
         nn.init.zeros_(convolution.bias)

@@ -3,7 +3,8 @@
 from .checkpoints import Fit, fit_state_dict, from_state_dict
 from .parts import Activation, Normalize, relu
 from .registry import INITIALIZATIONS, NAMES, build
-from .resnets import PadShortcut, SkipInit
+from .residual import PadShortcut, SkipInit
+from .squeeze import SqueezeExcitation
 
 __all__ = [
     "INITIALIZATIONS",
@@ -13,6 +14,7 @@ __all__ = [
     "Normalize",
     "PadShortcut",
     "SkipInit",
+    "SqueezeExcitation",
     "build",
     "fit_state_dict",
     "from_state_dict",

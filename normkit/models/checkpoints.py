@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .registry import NAMES, build
-from .resnets import SHORTCUTS
+from .registry import NAMES, RESIDUAL, build
+from .residual import SHORTCUTS
 
 __all__ = ["Fit", "fit_state_dict", "from_state_dict"]
 
@@ -28,10 +28,9 @@ _RESNET = (
     (r"\.(shortcut|downsample)\.0\.", ".shortcut.convolution."),
     (r"\.(shortcut|downsample)\.1\.", ".shortcut.normalization."),
 )
-_FIRST = re.compile(
-    r"(stem\.convolution|layers\.0\.(convolution|linear))\."
-    r"(weight|parametrizations\.weight\.original1?)$"
-)
+_WEIGHT = r"\.(weight|parametrizations\.weight\.original1?)$"
+_FIRST = re.compile(r"(stem\.convolution|layers\.0\.(convolution|linear))" + _WEIGHT)
+_STAGE = re.compile(r"(blocks\.0\.convolution1|layers\.0\.(convolution|linear))" + _WEIGHT)
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 
 
@@ -200,17 +199,20 @@ def _rename(key: str, blocks: Mapping[str, str]) -> str:
 def _candidates(
     state: Mapping[str, Tensor], input_size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yields the names and options that agree with the first weight and the last."""
-    first = next((v for k, v in state.items() if _FIRST.match(k)), None)
+    """Yields the names and options that agree with the first weights and the last."""
+    first, stage = (
+        next((v for k, v in state.items() if pattern.match(k)), None)
+        for pattern in (_FIRST, _STAGE)
+    )
     head = state.get("head.weight")
-    if first is None or head is None:
+    if first is None or stage is None or head is None:
         return
     names = _family(state)
     pixels = math.prod(input_size) if "mlp" in names else 1
     common = {
         "num_classes": head.shape[0],
         "in_channels": max(1, first.shape[1] // pixels),
-        "width": first.shape[0],
+        "width": stage.shape[0],
         "bias": any(re.search(r"(stem|layers\.0)\.(convolution|linear)\.bias$", k) for k in state),
     }
     depth = len({key.split(".")[1] for key in state if key.startswith("layers.")})
@@ -219,18 +221,22 @@ def _candidates(
         "preactivation": any(key.startswith("last.") for key in state),
     }
     for name in names:
-        if name.startswith("resnet"):
-            for shortcut in SHORTCUTS:
-                yield name, common | residual | {"shortcut": shortcut}
-        else:
-            yield name, common | ({"depth": depth} if name in ("uniform", "mlp") else {})
+        options = {option: value for option, value in residual.items() if option in RESIDUAL[name]}
+        options |= {"depth": depth} if name in ("uniform", "mlp") else {}
+        kinds = [{"shortcut": kind} for kind in SHORTCUTS if "shortcut" in RESIDUAL[name]]
+        yield from ((name, common | options | kind) for kind in kinds or [{}])
 
 
 def _family(state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Returns the nets that have a module which this state dict has and the others do not."""
-    resnets = tuple(name for name in NAMES if name.startswith("resnet"))
-    marks = {"stem.": resnets, "hidden.": ("small_cnn",), "layers.0.linear.": ("mlp",)}
+    marks = {
+        "blocks.0.gate.": ("senet18",),
+        "blocks.0.convolution3.": ("regnetx_200mf",),
+        "stem.": tuple(name for name in NAMES if name.startswith("resnet")),
+        "hidden.": ("small_cnn",),
+        "layers.0.linear.": ("mlp",),
+    }
     for mark, names in marks.items():
         if any(key.startswith(mark) for key in state):
             return names
-    return tuple(name for name in NAMES if name not in (*resnets, "small_cnn", "mlp"))
+    return tuple(name for name in NAMES if all(name not in names for names in marks.values()))

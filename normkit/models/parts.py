@@ -107,6 +107,7 @@ class Plan:
     preactivation: bool
     activation_before_sum: bool
     normalize: nn.Module
+    gate: Callable[[int], nn.Module] = nn.Identity
 
 
 def initialized(layer: nn.Module) -> nn.Module:

@@ -8,12 +8,16 @@ from typing import NamedTuple
 from torch import nn
 
 from .parts import Normalize, Plan, relu
-from .resnets import SHORTCUTS, resnet
+from .regnet import regnetx
+from .residual import SHORTCUTS
+from .resnets import resnet
+from .squeeze import senet
 from .stacks import cfg, mlp, small_cnn, uniform, vgg
 
-__all__ = ["INITIALIZATIONS", "NAMES", "build"]
+__all__ = ["INITIALIZATIONS", "NAMES", "RESIDUAL", "build"]
 
 INITIALIZATIONS = ("he", "torch")
+_OPTIONS = ("shortcut", "skip_init", "preactivation", "activation_before_sum")
 
 
 class _Net(NamedTuple):
@@ -23,7 +27,7 @@ class _Net(NamedTuple):
     width: int
     depth: int | None = None
     smallest: int = 2
-    residual: bool = False
+    residual: tuple[str, ...] = ()
     convolutional: bool = True
 
 
@@ -34,15 +38,18 @@ _NETS = {
     "cfg_20": _Net(partial(cfg, multiples=(1, 2, 4, 4, 8), run=4), 64),
     "cfg_40": _Net(partial(cfg, multiples=(1, 2, 4, 8, 8), run=8), 64),
     "uniform": _Net(uniform, 64, depth=20),
-    "resnet8": _Net(partial(resnet, stages=3, blocks=1), 16, residual=True),
-    "resnet18": _Net(partial(resnet, stages=4, blocks=2), 64, residual=True),
-    "resnet20": _Net(partial(resnet, stages=3, blocks=3), 16, residual=True),
-    "resnet56": _Net(partial(resnet, stages=3, blocks=9), 16, residual=True),
+    "resnet8": _Net(partial(resnet, stages=3, blocks=1), 16, residual=_OPTIONS),
+    "resnet18": _Net(partial(resnet, stages=4, blocks=2), 64, residual=_OPTIONS),
+    "resnet20": _Net(partial(resnet, stages=3, blocks=3), 16, residual=_OPTIONS),
+    "resnet56": _Net(partial(resnet, stages=3, blocks=9), 16, residual=_OPTIONS),
+    "senet18": _Net(partial(senet, stages=4, blocks=2), 64, residual=_OPTIONS[:2]),
+    "regnetx_200mf": _Net(regnetx, 24, residual=("skip_init",)),
     "small_cnn": _Net(small_cnn, 16, smallest=8),
     "mlp": _Net(mlp, 500, depth=2, smallest=1, convolutional=False),
 }
 
 NAMES = tuple(_NETS)
+RESIDUAL = {name: net.residual for name, net in _NETS.items()}
 
 
 def build(
@@ -69,13 +76,14 @@ def build(
 
     In plain words: every convolution and every hidden linear layer is followed by
     ``normalization`` and then by ``activation``, a module of its own; ``nn.Identity`` leaves the
-    normalization out. No convolution has a bias unless asked, with or without a normalization,
-    except in small_cnn. No map gets smaller than 2x2: a pool or a stride that would do so is
-    skipped. The submodules are called ``normalize``, ``layers`` or ``stem`` and ``blocks``,
-    ``pool``, ``flatten`` and ``head`` whatever the options.
+    normalization out. The gates of senet18 alone have neither but a ReLU. No convolution has a
+    bias unless asked, with or without a normalization, except in small_cnn. No map gets smaller
+    than 2x2: a pool or a stride that would do so is skipped. The submodules are called
+    ``normalize``, ``layers`` or ``stem`` and ``blocks``, ``pool``, ``flatten`` and ``head``
+    whatever the options.
 
-    Source: the functions ``vgg``, ``cfg``, ``uniform``, ``small_cnn``, ``mlp`` and ``resnet`` of
-    this package name the paper of each net.
+    Source: the functions ``vgg``, ``cfg``, ``uniform``, ``small_cnn``, ``mlp``, ``resnet``,
+    ``senet`` and ``regnetx`` of this package name the paper of each net.
 
     Arguments:
         name: one of ``NAMES``.
@@ -84,18 +92,20 @@ def build(
         input_size: height and width of an image in pixels, at least 2x2 (8x8 for small_cnn, 1x1
             for mlp).
         width: channels of the first stage (units of a hidden layer for mlp); the other widths
-            keep their ratio to it. ``None`` is the paper's.
+            keep their ratio to it, in multiples of 8 in regnetx_200mf. ``None`` is the paper's.
         depth: convolutions of uniform (``None``: 20), hidden layers of mlp (``None``: 2).
         normalization: constructor called with ``num_features``; ``layers.pair`` gives it together
             with the activation that belongs to it.
         convolution: constructor called with ``in_channels, out_channels, kernel_size`` and the
-            keywords ``stride``, ``padding``, ``bias``; mlp accepts none but the plain one.
+            keywords ``stride``, ``padding``, ``bias``, in regnetx_200mf ``groups``; mlp accepts
+            none but the plain one.
         activation: constructor called with ``num_features``.
         bias: give hidden layers a bias, as what normalizes weights alone needs.
         shortcut: of a residual net where the shape changes: a convolution followed by the
             normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels).
         skip_init: multiply each residual branch by a learnable number that starts at zero.
-        preactivation: residual blocks that normalize and activate before each convolution.
+        preactivation: residual blocks that normalize and activate before each convolution, which
+            those of senet18 do by themselves.
         activation_before_sum: residual blocks that activate the branch, not the sum.
         initialization: "he": plain layers that feed a ReLU start from He's normal weights, with
             fan_in, and zero biases, the head from torch's; "torch": all from torch's default.
@@ -180,14 +190,14 @@ def _check_residual(name: str, net: _Net, shortcut: str, flags: tuple[bool, ...]
         )
     if all(flags[1:]):
         raise ValueError("preactivation or activation_before_sum may be True, not both")
-    names = ("skip_init", "preactivation", "activation_before_sum")
-    asked = [f"{flag}=True" for flag, value in zip(names, flags, strict=True) if value]
-    asked += [f"shortcut={shortcut!r}"] if shortcut != "conv1x1" else []
-    if asked and not net.residual:
-        raise ValueError(
-            f"{name} has no residual branches, so {asked[0]} must be left out; "
-            f"{_those(lambda other: other.residual)} have them"
-        )
+    asked = (shortcut != "conv1x1" and shortcut, *flags)
+    for option, value in zip(_OPTIONS, asked, strict=True):
+        if value and option not in net.residual:
+            why = "residual blocks of its own" if net.residual else "no residual branches"
+            raise ValueError(
+                f"{name} has {why}, so {option}={value!r} must be left out; "
+                f"{_those(lambda other, option=option: option in other.residual)} take it"
+            )
 
 
 def _check_stack(

@@ -13,7 +13,8 @@ from .maps import Axis, LinearMap
 from .patterns import tap_sums
 from .rules import check_finite, measured_map, unchecked_map
 
-BLOCK = 2**20
+BLOCKS = {"cpu": 2**18}
+BLOCK = 2**24
 
 
 def _contract(values: Tensor, matrices: list[Tensor], first: int) -> Tensor:
@@ -26,7 +27,7 @@ def _contract(values: Tensor, matrices: list[Tensor], first: int) -> Tensor:
 def absolute_sums(linear: LinearMap, norm: str) -> Tensor:
     """The absolute row sums (linf) or column sums (l1) that can be the largest.
 
-    The weights are read once, in blocks, so that their moduli stay in the cache.
+    The weights are read once, on a CPU in blocks whose moduli stay in the cache.
 
     Shape:
         (groups, lines, patterns): a line is an output channel of its group for the rows of a
@@ -42,10 +43,11 @@ def absolute_sums(linear: LinearMap, norm: str) -> Tensor:
             return part.flatten(2).sum(2) if whole else part.sum(2)
         return part.sum(1)
 
-    if weight.numel() <= BLOCK:
+    block = BLOCKS.get(weight.device.type, BLOCK)
+    if weight.numel() <= block:
         sums = lines(weight)
     else:
-        step = -(-weight.shape[1] // -(-weight.numel() // BLOCK))
+        step = -(-weight.shape[1] // -(-weight.numel() // block))
         blocks = [lines(part) for part in weight.split(step, 1)]
         sums = torch.cat(blocks, 1) if rows else sum(blocks)
     if whole:

@@ -148,6 +148,11 @@ def _batch_norm(layer, input_size, boundary: str = "zero") -> LinearMap:
         given = len(input_size) if isinstance(input_size, (tuple, list)) else 1
         dims = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
         sizes = _sizes(layer, input_size, dims.get(type(layer), given))
+    return diagonal(scale, sizes)
+
+
+def diagonal(scale: Tensor, sizes: tuple[int, ...]) -> LinearMap:
+    """The map that multiplies each channel by its number, once per pixel of the sizes."""
     weight = scale.view(-1, 1, 1, *(1 for _ in sizes))
     return LinearMap("batch_norm", weight, tuple(Axis(n, n, 1) for n in sizes))
 

@@ -37,7 +37,9 @@ def describe(configs: Sequence[TrainConfig]) -> str:
         count = (
             "all" if first.evaluation.images is None else f"the first {first.evaluation.images:,}"
         )
-        words += [f"robust: PGD-{first.evaluation.steps} at {attack:.3g} on {count} test images"]
+        steps = first.evaluation.steps
+        found = f"PGD-{steps}" if first.evaluation.attack == "pgd" else f"APGD ({steps} steps)"
+        words += [f"robust: {found} at {attack:.3g} on {count} test images"]
     seeds = len({config.seed for config in configs})
     return "; ".join([*words, f"{seeds} seed{'s' if seeds != 1 else ''}"])
 
@@ -50,13 +52,19 @@ def _each(configs: Sequence[TrainConfig], field: str) -> str:
 def diverged(records: Sequence[Record]) -> str:
     """How many runs ended in a loss that is no number, and which.
 
-    A record's method is read off its configuration: normalization, convolution, adversary.
+    A record's method is read off its configuration: normalization, convolution, adversary,
+    penalty and projection.
     """
     lost = [record for record in records if record.status != "ok"]
     names = []
     for config, status in ((record.config, record.status) for record in lost):
         method = [config["normalization"], config["convolution"], config["adversary"]["kind"]]
+        method += [config["penalty"]["kind"], config["projection"]["kind"]]
         method = [name for name in method if name not in ("conv", "none")] or ["plain"]
+        if config["penalty"]["kind"] != "none":
+            method.append(f"{config['penalty']['norm']} {config['penalty']['beta']:g}")
+        if config["projection"]["kind"] != "none":
+            method.append(f"{config['projection']['bound']:g}")
         words = [config["model"], *method, f"batch {config['batch_size']}", f"lr {config['lr']:g}"]
         names.append(" ".join([*words, f"seed {config['seed']} ({status})"]))
     return f"{len(lost)} of {len(records)} runs diverged" + "".join(f"\n  {n}" for n in names)

@@ -5,6 +5,8 @@ from normkit.plots import (
     norm_checks,
     norm_decay,
     normalizers,
+    regularization,
+    robustness,
     tradeoffs,
     training,
 )
@@ -15,6 +17,8 @@ __all__ = [
     "norm_checks",
     "norm_decay",
     "normalizers",
+    "regularization",
+    "robustness",
     "save",
     "style",
     "tradeoffs",

@@ -57,6 +57,14 @@ _METHODS = {
     "exact": (_ROSE, "D", "exact"),
     "border_free": (_INDIGO, "s", "formula without borders"),
     "released": (_ORANGE, "^", "as in the authors' code"),
+    "nd_l1": (_ROSE, "D", r"norm decay $\ell_1$"),
+    "nd_linf": (_PURPLE, "v", r"norm decay $\ell_\infty$"),
+    "nd_spectral": (_GREEN, "^", "norm decay spectral"),
+    "svc": (_INDIGO, "s", "singular value clipping"),
+    "wd": (_ORANGE, "P", "weight decay"),
+    "standard": (_INK, "o", "standard"),
+    "certified": (_GREEN, "s", "certified"),
+    "adversarial": (_ROSE, "D", "adversarial"),
 }
 COLORS = {key: color for key, (color, _, _) in _METHODS.items()}
 MARKERS = {key: marker for key, (_, marker, _) in _METHODS.items()}

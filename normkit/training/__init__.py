@@ -1,8 +1,9 @@
 """Training: frozen configurations in, tidy tables out."""
 
-from .config import Adversary, Evaluation, TrainConfig, dataset
+from .config import TrainConfig, dataset
 from .loop import Run, train
 from .objective import attack_loss, learning_rate, robust_accuracy
+from .parts import Adversary, Evaluation, Penalty, Projection
 from .settings import field_names, from_dict, from_settings
 from .task import Form, build_model, generator, prepare, rebuild, resolve_device, restore
 
@@ -10,6 +11,8 @@ __all__ = [
     "Adversary",
     "Evaluation",
     "Form",
+    "Penalty",
+    "Projection",
     "Run",
     "TrainConfig",
     "attack_loss",

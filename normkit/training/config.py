@@ -8,76 +8,14 @@ from collections.abc import Sequence
 from normkit import data, layers, models, probes, records
 
 from .checks import known, not_negative, positive, typed
+from .parts import Adversary, Evaluation, Penalty, Projection
 
-__all__ = ["Adversary", "Evaluation", "TrainConfig", "dataset"]
+__all__ = ["TrainConfig", "dataset"]
 
-ADVERSARIES = ("none", "pgd", "trades", "alp")
 SHORTCUTS = ("conv1x1", "conv3x3", "pad")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "linear", "one_cycle", "step")
 NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
-
-
-@dataclasses.dataclass(frozen=True)
-class Adversary:
-    r"""How training images are attacked.
-
-    With $x'$ the image that the attack finds within `epsilon` (linf) of $x$:
-
-    * `pgd`: $\mathrm{CE}(f(x'), y)$, the attack raises the cross-entropy;
-    * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises KL;
-    * `alp`: $\tfrac12 \mathrm{CE}(f(x), y) + \tfrac12 \mathrm{CE}(f(x'), y)
-      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on logits z, the attack raises the cross-entropy.
-
-    The network is in evaluation mode while it is attacked, in training mode when it learns.
-
-    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018.
-
-    Arguments:
-        kind: none, pgd, trades or alp.
-        epsilon: radius, images in [0, 1].
-        step_size: length of a step, images in [0, 1].
-        steps: number of steps.
-        beta: weight of the second term of trades and alp.
-    """
-
-    kind: str = "none"
-    epsilon: float = 8 / 255
-    step_size: float = 2 / 255
-    steps: int = 7
-    beta: float = 1.0
-
-    def __post_init__(self):
-        typed(self)
-        known("adversary.kind", self.kind, ADVERSARIES)
-        positive(self, "adversary.", ("epsilon", "step_size", "steps"))
-        not_negative(self, "adversary.", ("beta",))
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The PGD attack (linf, random start) that measures robust accuracy.
-
-    Every run is attacked on the same images: the first `images` of the evaluation set.
-
-    Arguments:
-        epsilon: radius, images in [0, 1]; 0 measures no robust accuracy.
-        step_size: length of a step, images in [0, 1].
-        steps: number of steps.
-        images: how many images, None for all.
-        every: also attack after every so many epochs; 0 only after the last.
-    """
-
-    epsilon: float = 0.0
-    step_size: float = 2 / 255
-    steps: int = 20
-    images: int | None = None
-    every: int = 0
-
-    def __post_init__(self):
-        typed(self)
-        not_negative(self, "evaluation.", ("epsilon", "every"))
-        positive(self, "evaluation.", ("step_size", "steps", "images"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +28,7 @@ class TrainConfig:
         subset: number of training images, stratified by class; None takes all.
         validation: fraction of the training images that is held out and evaluated in place of
             the test images, for choosing settings.
+        test_once: measure the test images, too, once: after the last epoch.
         label_noise: fraction of training labels that are changed.
         label_noise_kind: symmetric or asymmetric.
         model: a name of `models.NAMES`.
@@ -122,9 +61,12 @@ class TrainConfig:
         augment: a name of `data.AUGMENTATIONS`.
         seed: of everything random in the run.
         device: cpu or cuda (see `resolve_device` for "auto").
+        penalty: what is added to gradients.
+        projection: what changes weights after a step.
         adversary: how training images are attacked.
-        evaluation: the attack that measures robust accuracy.
-        norms: which norms of every layer are kept after each epoch, of `NORMS`.
+        evaluation: when accuracy is measured, and the attack that measures robust accuracy.
+        norms: which norms of every layer are kept as epochs go by, of `NORMS`.
+        norms_every: epochs from one look at the norms to the next; the last is always kept.
         final_norms: which are kept once more after the last epoch.
         probes: measures of `probes.PROBES`, taken in training mode.
         probe_every: steps between probes; 0 probes only before the first step.
@@ -149,6 +91,7 @@ class TrainConfig:
     image_size: int | None = None
     subset: int | None = None
     validation: float = 0.0
+    test_once: bool = False
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
     model: str = "resnet8"
@@ -179,9 +122,12 @@ class TrainConfig:
     augment: str = "shift"
     seed: int = 0
     device: str = "cpu"
+    penalty: Penalty = Penalty()
+    projection: Projection = Projection()
     adversary: Adversary = Adversary()
     evaluation: Evaluation = Evaluation()
     norms: tuple[str, ...] = ("l1", "linf")
+    norms_every: int = 1
     final_norms: tuple[str, ...] = NORMS
     probes: tuple[str, ...] = ()
     probe_every: int = 0
@@ -192,12 +138,18 @@ class TrainConfig:
         typed(self)
         _check_names(self)
         positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
-        positive(self, "", ("group_size", "batch_size", "probe_images"))
+        positive(self, "", ("group_size", "batch_size", "probe_images", "norms_every"))
         counts = ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum")
         not_negative(self, "", counts)
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        if self.test_once and (self.evaluation.every or not self.validation):
+            found = f"validation {self.validation:g}, evaluation.every {self.evaluation.every}"
+            raise ValueError(f"test_once needs images held out and one attack at the end; {found}")
+        if self.warmup_epochs > self.epochs:
+            found = f"warmup_epochs is {self.warmup_epochs:g}, epochs {self.epochs}"
+            raise ValueError(f"{found}; the warm-up must fit into the run")
         layers.normalization(self.normalization, **self.grouping())
         if self.probe_on == "training" and (self.adversary.kind != "none" or not self.epochs):
             found = f"adversary.kind {self.adversary.kind!r} and {self.epochs} epochs"
@@ -235,7 +187,7 @@ def _check_names(config: TrainConfig) -> None:
         "convolution": tuple(layers.CONVOLUTIONS),
         "optimizer": OPTIMIZERS,
         "schedule": SCHEDULES,
-        "variant": ("paper", "released"),
+        "variant": layers.VARIANTS,
         "probe_on": ("fixed", "training"),
         "augment": tuple(data.AUGMENTATIONS),
         "device": ("cpu", "cuda"),

@@ -2,13 +2,14 @@
 
 import contextlib
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from normkit import attacks, data, norms, probes
 
@@ -32,21 +33,30 @@ class Log:
         self.recording: probes.Recording | None = None
 
     def epoch(self, model: nn.Module, epoch: int, loss: float, accuracy: float) -> None:
-        config, task = self.config, self.task
+        config, task, attack = self.config, self.task, self.config.evaluation
         last = epoch == config.epochs
-        attack = config.evaluation
-        images, labels = task.test_images, task.test_labels
         row = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
         model.eval()
-        row["accuracy"] = attacks.robust_accuracy(model, data.to_float(images), labels)
-        due = last or (attack.every and epoch % attack.every == 0)
-        measured = attack.epsilon > 0 and due
-        robust = robust_accuracy(model, images, labels, attack) if measured else float("nan")
+
+        def due(every: int) -> bool:
+            return last or bool(every and epoch % every == 0)
+
+        def clean(images: Tensor, labels: Tensor, wanted: bool) -> float:
+            if not wanted:
+                return math.nan
+            return attacks.robust_accuracy(model, data.to_float(images), labels)
+
+        judged, last_judged = (task.test_images, task.test_labels), task.final
+        row["accuracy"] = clean(*judged, due(attack.clean_every))
+        row["test_accuracy"] = clean(*last_judged, last and config.test_once)
+        measured = attack.epsilon > 0 and due(attack.every)
+        robust = robust_accuracy(model, *last_judged, attack) if measured else math.nan
         row |= {"robust_accuracy": robust, "seconds": time.perf_counter() - self.started}
         self.history.append(row)
-        chosen = tuple(dict.fromkeys(config.norms + (config.final_norms if last else ())))
+        chosen = config.norms if due(config.norms_every) else ()
+        chosen = tuple(dict.fromkeys(chosen + (config.final_norms if last else ())))
         if chosen:
-            size = tuple(images.shape[1:])
+            size = task.form.input_size
             table = norms.layer_table(model, size, norms=chosen).drop(columns="seconds")
             self.norms.append(table.assign(epoch=epoch))
         if self.on_epoch:
@@ -89,9 +99,10 @@ class Log:
 
         if self.recording:
             self.probes.append(self.recording.table())
-        history = ["epoch", "train_loss", "train_accuracy", "accuracy", "robust_accuracy"]
+        history = ["epoch", "train_loss", "train_accuracy", "accuracy", "test_accuracy"]
+        history += ["robust_accuracy", "seconds"]
         return {
-            "history": pd.DataFrame(self.history, columns=[*history, "seconds"]),
+            "history": pd.DataFrame(self.history, columns=history),
             "norms": joined(self.norms, ["epoch", "layer", "kind", "norm", "value"]),
             "probes": joined(self.probes, ["step", "layer", "measure", "value"]),
         }

@@ -11,6 +11,7 @@ from torch import nn
 
 from normkit import data, records
 
+from . import hooks
 from .config import TrainConfig
 from .log import Log
 from .objective import attack_loss, learning_rate
@@ -74,8 +75,8 @@ def train(
 
     A method acts in one of three places: in the forward pass (the layers that the configuration
     names), on the gradient (`penalty`: after backward, before the step), or on the weights
-    (`projection`: after the step). The last two take `(model, optimizer)` and give back what is
-    called at every step.
+    (`projection`: after the step). What the configuration names acts first; a method of your own
+    takes `(model, optimizer)` and gives back what is called at every step.
 
     On a CPU the result is a function of the configuration: one thread, one generator for each
     purpose, and nothing from outside. A loss or weight that is no longer finite ends the run at
@@ -83,8 +84,8 @@ def train(
 
     Arguments:
         config: the run.
-        penalty: acts on gradients.
-        projection: acts on weights.
+        penalty: your own, acts on gradients.
+        projection: your own, acts on weights.
         on_epoch: sees every row of the history as it is made.
 
     Example:
@@ -114,10 +115,15 @@ def train(
 class _Trainer:
     """A network, its optimizer, and the generators that feed it."""
 
-    def __init__(self, config: TrainConfig, task: Task, model: nn.Module, log: Log, *hooks):
+    def __init__(self, config: TrainConfig, task: Task, model: nn.Module, log: Log, *given):
         self.config, self.task, self.model, self.log = config, task, model, log
         self.optimizer = _optimizer(config, model)
-        self.penalty, self.projection = (h(model, self.optimizer) if h else None for h in hooks)
+        named = (hooks.penalty, hooks.projection)
+        own = (hook(model, self.optimizer) if hook else None for hook in given)
+        self.penalties, self.projections = (
+            [act for act in (make(config, model, task.form), mine) if act]
+            for make, mine in zip(named, own, strict=True)
+        )
         streams = ("order", "augment", "attack")
         self.streams = {name: generator(config.seed, name) for name in streams}
 
@@ -155,11 +161,11 @@ class _Trainer:
         stream = self.streams["attack"]
         loss, logits = attack_loss(self.model, images, labels, config.adversary, stream)
         loss.backward()
-        if self.penalty:
-            self.penalty()
+        for act in self.penalties:
+            act()
         self.optimizer.step()
-        if self.projection:
-            self.projection()
+        for act in self.projections:
+            act()
         return loss.detach(), (logits.argmax(1) == labels).sum()
 
 

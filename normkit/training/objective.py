@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from normkit import attacks, data
 
-from .config import Adversary, Evaluation, TrainConfig
+from .config import TrainConfig
+from .parts import Adversary, Evaluation
 from .task import generator
 
 __all__ = ["attack_loss", "learning_rate", "robust_accuracy"]
@@ -96,19 +97,16 @@ def learning_rate(config: TrainConfig, epoch: float) -> float:
 def robust_accuracy(
     model: nn.Module, images: Tensor, labels: Tensor, evaluation: Evaluation
 ) -> float:
-    """Accuracy under the PGD attack of `evaluation`, the same starts for every model."""
+    """Accuracy under the attack of `evaluation`, from the same starts for every model."""
+    starts = generator(0, "evaluation")
+    common = {"epsilon": evaluation.epsilon, "steps": evaluation.steps, "generator": starts}
 
     def attack(model: nn.Module, batch: Tensor, truth: Tensor) -> Tensor:
-        return attacks.pgd(
-            model,
-            batch,
-            truth,
-            epsilon=evaluation.epsilon,
-            step_size=evaluation.step_size,
-            steps=evaluation.steps,
-            generator=starts,
-        )
+        if evaluation.attack == "apgd":
+            return attacks.apgd_ensemble(
+                model, batch, truth, targets=evaluation.targets, **common
+            )
+        return attacks.pgd(model, batch, truth, step_size=evaluation.step_size, **common)
 
-    starts = generator(0, "evaluation")
     images, labels = images[: evaluation.images], labels[: evaluation.images]
     return attacks.robust_accuracy(model, data.to_float(images), labels, attack)

@@ -28,12 +28,17 @@ _SEEDING = threading.Lock()  # torch initializes from one generator that all thr
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Training and evaluation images: uint8 (N, C, H, W), and their labels, on one device."""
+    """Training and evaluation images: uint8 (N, C, H, W), and their labels, on one device.
+
+    `final` are the images and labels on which the trained network is judged, where these are
+    others than those on which it is watched.
+    """
 
     images: Tensor
     labels: Tensor
     test_images: Tensor
     test_labels: Tensor
+    final: tuple[Tensor, Tensor]
     form: "Form"
 
 
@@ -86,7 +91,7 @@ def prepare(config: TrainConfig) -> Task:
     """
     source = dataset(config.dataset)
     images, labels = source.train_images, source.train_labels
-    test_images, test_labels = source.test_images, source.test_labels
+    test_images, test_labels = final = source.test_images, source.test_labels
     if config.subset is not None:
         chosen = data.subset(labels, config.subset, generator(config.seed, "subset"))
         images, labels = images[chosen], labels[chosen]
@@ -107,9 +112,12 @@ def prepare(config: TrainConfig) -> Task:
     if config.image_size is not None:
         images = data.resize(images, config.image_size)
         test_images = data.resize(test_images, config.image_size)
-    tensors = (images, labels, test_images, test_labels)
+        final = (data.resize(final[0], config.image_size), final[1])
     form = _form(images, source.num_classes, config.standardize)
-    return Task(*(t.to(config.device) for t in tensors), form=form)
+    judged = final if config.test_once else (test_images, test_labels)
+    tensors = (t.to(config.device) for t in (images, labels, test_images, test_labels, *judged))
+    *watched, last, truth = tensors
+    return Task(*watched, final=(last, truth), form=form)
 
 
 def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:

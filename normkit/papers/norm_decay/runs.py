@@ -10,6 +10,7 @@ from normkit.records import Record
 from normkit.training import Adversary, Evaluation, TrainConfig
 
 from ..profiles import choose
+from .regularization import PAPER_NETS
 
 __all__ = [
     "SETTINGS",
@@ -55,14 +56,14 @@ class Adversaries:
 
 SETTINGS = {
     "smoke": Adversaries(
-        TrainConfig(epochs=1, subset=64, initialization="torch"),
+        TrainConfig(epochs=1, subset=64, initialization="torch", norms=()),
         nets=(("resnet8", 4), ("vgg11", 4)),
         seeds=(0,),
         attack_steps=2,
         attack_images=32,
     ),
     "quick": Adversaries(
-        TrainConfig(epochs=40, initialization="torch"),
+        TrainConfig(epochs=40, initialization="torch", norms=()),
         nets=(("resnet8", 8), ("vgg11", 8)),
     ),
     "cifar10": Adversaries(
@@ -75,8 +76,9 @@ SETTINGS = {
             epochs=30,
             weight_decay=0.0,
             augment="flip",
+            norms=(),
         ),
-        nets=(("resnet8", 16), ("vgg11", 16)),
+        nets=(("resnet18", 8), ("vgg11", 16), ("senet18", 8), ("regnetx_200mf", 8)),
         epsilon=8 / 255,
         step_size=6 / 255,
         attack_images=500,
@@ -93,8 +95,9 @@ SETTINGS = {
             milestones=(75 / 120, 90 / 120, 100 / 120),
             augment="crop_flip",
             device="cuda",
+            norms=(),
         ),
-        nets=(("vgg11", 64), ("resnet18", 64)),
+        nets=PAPER_NETS,
         epsilon=0.031,
         step_size=0.007,
         steps=10,
@@ -136,6 +139,7 @@ def adversarial_runs(
         step_size=2.5 * radius / setting.attack_steps,
         steps=setting.attack_steps,
         images=setting.attack_images,
+        clean_every=0,
     )
     base = dataclasses.replace(
         setting.base,

@@ -7,6 +7,9 @@ import pandas as pd
 
 from normkit.claims import Claim, Part, Verdict, above, combine, exact
 
+from .lipschitz import LIPSCHITZ
+from .strengths import ACCURACY, CURVES
+
 __all__ = ["CLAIMS", "judge_density", "judge_exact", "judge_layers", "judge_speed"]
 
 ROBUST_MARGIN = 0.2
@@ -51,25 +54,11 @@ LAYERS = Claim(
 CLAIMS = (
     EXACT,
     SPEED,
-    Claim(
-        "ln.accuracy",
-        "norm_decay",
-        "Some strength of norm decay beats plain training in clean accuracy, and robust accuracy "
-        "does not rise as norms fall.",
-    ),
-    Claim(
-        "ln.curves",
-        "norm_decay",
-        "The sum of layer norms falls with the strength of norm decay; BatchNorm's norms do not "
-        "fall without projection.",
-    ),
+    ACCURACY,
+    CURVES,
     DENSITY,
     LAYERS,
-    Claim(
-        "ln.lipschitz",
-        "norm_decay",
-        "A classifier can be robust on every image with an arbitrarily large Lipschitz constant.",
-    ),
+    LIPSCHITZ,
 )
 
 

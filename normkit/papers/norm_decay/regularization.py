@@ -1,0 +1,241 @@
+"""The runs behind norm decay, clipping and weight decay, and the tables read off them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from normkit.records import Record
+from normkit.training import Evaluation, Penalty, Projection, TrainConfig
+
+from ..profiles import choose
+
+__all__ = [
+    "REGULARIZATION",
+    "Regularization",
+    "chosen_strengths",
+    "norm_history",
+    "regularized",
+    "regularized_runs",
+]
+
+RUN = ["net", "method", "strength", "projected", "seed"]
+DECAYS = {"nd_l1": "l1", "nd_linf": "linf"}
+PAPER_NETS = (("vgg11", 64), ("resnet18", 64), ("senet18", 64), ("regnetx_200mf", 24))
+FIVE = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Regularization:
+    """The runs behind ln.accuracy and ln.curves: methods x strengths x seeds on one schedule.
+
+    Images are held out to choose a strength; test images are measured after the last epoch.
+
+    Arguments:
+        base: the plain run, which all others change.
+        nets: (model, width) pairs.
+        betas: strengths of norm decay, from weak to strong.
+        weight_decays: strengths of weight decay.
+        bounds: on singular values, from weak to strong.
+        every: steps from one clipping of singular values to the next.
+        batch_norm: bound of BatchNorm's norms, in the runs that project them.
+        projected: which methods of norm decay are also run with it.
+        seeds: repetitions; methods are compared within a seed.
+    """
+
+    base: TrainConfig
+    nets: tuple[tuple[str, int], ...] = (("resnet8", 8),)
+    betas: tuple[float, ...] = FIVE
+    weight_decays: tuple[float, ...] = FIVE
+    bounds: tuple[float, ...] = (2.0, 1.5, 1.0, 0.5, 0.1)
+    every: int = 100
+    batch_norm: float = 1.0
+    projected: tuple[str, ...] = ("nd_linf",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+DIGITS = TrainConfig(
+    subset=600,
+    validation=0.5,
+    test_once=True,
+    initialization="torch",
+    lr=0.05,
+    weight_decay=0.0,
+    epochs=40,
+    norms=("l1", "linf"),
+    norms_every=4,
+    final_norms=(),
+    evaluation=Evaluation("apgd", epsilon=0.05, steps=10, targets=3, clean_every=0),
+)
+REGULARIZATION = {
+    "smoke": Regularization(
+        dataclasses.replace(DIGITS, subset=64, epochs=1),
+        nets=(("resnet8", 4),),
+        betas=(1e-3, 1e-2),
+        weight_decays=(1e-3, 1e-2),
+        bounds=(1.0, 0.5),
+        every=1,
+        seeds=(0,),
+    ),
+    "quick": Regularization(DIGITS, every=10),
+    "cifar10": Regularization(
+        dataclasses.replace(
+            DIGITS,
+            dataset="cifar10",
+            image_size=16,
+            subset=2000,
+            epochs=40,
+            augment="flip",
+            evaluation=Evaluation(
+                "apgd", epsilon=1 / 255, steps=10, targets=3, images=500, clean_every=0
+            ),
+        ),
+        every=20,
+    ),
+    "paper": Regularization(
+        TrainConfig(
+            dataset="cifar10",
+            validation=0.1,
+            test_once=True,
+            initialization="torch",
+            epochs=120,
+            lr=0.01,
+            nesterov=False,
+            weight_decay=0.0,
+            schedule="step",
+            milestones=(75 / 120, 90 / 120, 100 / 120),
+            augment="crop_flip",
+            device="cuda",
+            norms_every=5,
+            evaluation=Evaluation("apgd", epsilon=1 / 255, steps=100, images=1024, clean_every=5),
+        ),
+        nets=PAPER_NETS,
+    ),
+}
+
+
+def regularized_runs(
+    profile: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    device: str = "cpu",
+) -> list[TrainConfig]:
+    """The configurations behind ln.accuracy and ln.curves; None takes the profile's value.
+
+    Raises:
+        ValueError: an unknown profile.
+
+    Example:
+        >>> runs = regularized_runs("quick", seeds=[0])
+        >>> sum(run.penalty.kind == "norm_decay" for run in runs), len(runs)
+        (15, 26)
+    """
+    setting = choose(REGULARIZATION, profile, seeds=seeds)
+    plain = dataclasses.replace(
+        setting.base,
+        epochs=setting.base.epochs if epochs is None else epochs,
+        device=device,
+    )
+    decays = {
+        method: [
+            dataclasses.replace(plain, penalty=Penalty("norm_decay", norm, beta))
+            for beta in setting.betas
+        ]
+        for method, norm in DECAYS.items()
+    }
+    held = Projection(batch_norm=setting.batch_norm)
+    runs = [
+        plain,
+        *(run for runs in decays.values() for run in runs),
+        *(dataclasses.replace(plain, projection=_clip(b, setting)) for b in setting.bounds),
+        *(dataclasses.replace(plain, weight_decay=wd) for wd in setting.weight_decays),
+        *(
+            dataclasses.replace(run, projection=held)
+            for method in setting.projected
+            for run in decays[method]
+        ),
+    ]
+    return [
+        dataclasses.replace(run, model=model, width=width, seed=seed)
+        for seed in setting.seeds
+        for model, width in setting.nets
+        for run in runs
+    ]
+
+
+def regularized(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracies after the last epoch, one row per run.
+
+    Columns: net, method, strength (0 for plain), projected (BatchNorm is), seed, train,
+    validation, clean and robust (of test images, in [0, 1]; NaN where the run diverged), status.
+    """
+    rows = []
+    for record in records:
+        row = _labels(record) | dict.fromkeys(("train", "validation", "clean", "robust"), math.nan)
+        if record.status == "ok":
+            last = record.table("history").iloc[-1]
+            row |= {"train": last.train_accuracy, "validation": last.accuracy}
+            row |= {"clean": last.test_accuracy, "robust": last.robust_accuracy}
+        rows.append(row | {"status": record.status})
+    return pd.DataFrame(rows)
+
+
+def chosen_strengths(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `regularized` without projection, and whether their strength is the chosen one.
+
+    *In plain words:* of each method's strengths, that of the highest accuracy on the images held
+    out, averaged over seeds; of equals the weakest. A strength at which a run diverged is none.
+
+    Example:
+        >>> row = {"net": "cnn", "method": "wd", "projected": False, "seed": 0, "status": "ok"}
+        >>> found = chosen_strengths(pd.DataFrame([
+        ...     {**row, "strength": 0.1, "validation": 0.8},
+        ...     {**row, "strength": 0.2, "validation": 0.9}]))
+        >>> found.chosen.tolist()
+        [False, True]
+    """
+    table = table[~table.projected]
+    runs = table.groupby(["net", "method", "strength"], sort=False)
+    means = runs.validation.agg(lambda values: values.mean(skipna=False)).fillna(-1)
+    best = means.groupby(level=["net", "method"], sort=False).transform("max")
+    first = means[means == best].reset_index("strength").groupby(level=[0, 1]).strength.first()
+    chosen = first.loc[pd.MultiIndex.from_frame(table[["net", "method"]])].to_numpy()
+    return table.assign(chosen=table.strength == chosen)
+
+
+def norm_history(records: Sequence[Record]) -> pd.DataFrame:
+    """Every layer's norms as a run goes on, one row per run, epoch, layer and norm.
+
+    Columns: net, method, strength, projected, seed, epoch, layer, kind, norm, value. Runs that
+    diverged have no rows.
+    """
+    columns = ["epoch", "layer", "kind", "norm", "value"]
+    tables = [
+        record.table("norms")[columns].assign(**_labels(record))
+        for record in records
+        if record.status == "ok"
+    ]
+    return pd.concat(tables, ignore_index=True)[[*RUN, *columns]]
+
+
+def _clip(bound: float, setting: Regularization) -> Projection:
+    return Projection("singular_values", bound=bound, every=setting.every)
+
+
+def _labels(record: Record) -> dict:
+    """Method, strength, projected and seed, as its configuration tells."""
+    config = record.config
+    penalty, projection = config["penalty"], config["projection"]
+    method, strength = "plain", 0.0
+    if penalty["kind"] == "norm_decay":
+        method, strength = f"nd_{penalty['norm']}", penalty["beta"]
+    elif projection["kind"] == "singular_values":
+        method, strength = "svc", projection["bound"]
+    elif config["weight_decay"]:
+        method, strength = "wd", config["weight_decay"]
+    projected = projection["batch_norm"] is not None
+    return dict(
+        zip(RUN, (config["model"], method, strength, projected, config["seed"]), strict=True)
+    )

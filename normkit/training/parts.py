@@ -1,0 +1,146 @@
+"""The parts of a run's configuration: how it is attacked, judged, penalized and projected."""
+
+import dataclasses
+
+from .checks import known, not_negative, positive, typed
+
+__all__ = ["Adversary", "Evaluation", "Penalty", "Projection"]
+
+ADVERSARIES = ("none", "pgd", "trades", "alp")
+ATTACKS = ("pgd", "apgd")
+PENALTIES = ("none", "norm_decay")
+DECAYED = ("l1", "linf", "spectral")
+KINDS = ("linear", "conv", "batch_norm")
+PROJECTIONS = ("none", "norms", "singular_values")
+PROJECTED = ("l1", "linf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    r"""How training images are attacked.
+
+    With $x'$ the image that the attack finds within `epsilon` (linf) of $x$:
+
+    * `pgd`: $\mathrm{CE}(f(x'), y)$, the attack raises the cross-entropy;
+    * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises KL;
+    * `alp`: $\tfrac12 \mathrm{CE}(f(x), y) + \tfrac12 \mathrm{CE}(f(x'), y)
+      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on logits z, the attack raises the cross-entropy.
+
+    The network is in evaluation mode while it is attacked, in training mode when it learns.
+
+    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018.
+
+    Arguments:
+        kind: none, pgd, trades or alp.
+        epsilon: radius, images in [0, 1].
+        step_size: length of a step, images in [0, 1].
+        steps: number of steps.
+        beta: weight of the second term of trades and alp.
+    """
+
+    kind: str = "none"
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 7
+    beta: float = 1.0
+
+    def __post_init__(self):
+        typed(self)
+        known("adversary.kind", self.kind, ADVERSARIES)
+        positive(self, "adversary.", ("epsilon", "step_size", "steps"))
+        not_negative(self, "adversary.", ("beta",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """When accuracy is measured, and the linf attack that measures robust accuracy.
+
+    Every run is attacked on the same images from the same starts: the first `images` of the
+    evaluation set, or of the test images where they are measured, too.
+
+    Arguments:
+        attack: pgd; or apgd: APGD on the cross-entropy, then, on the images that resist, APGD on
+            the difference of logits towards each of `targets` classes.
+        epsilon: radius, images in [0, 1]; 0 measures no robust accuracy.
+        step_size: length of a step of pgd, images in [0, 1]; apgd chooses its own.
+        steps: number of steps.
+        targets: how many classes the second attack of apgd aims at, the likeliest first.
+        images: how many images, None for all.
+        every: also attack after every so many epochs; 0 only after the last.
+        clean_every: epochs from one measurement of the accuracy to the next; 0 only after the
+            last.
+    """
+
+    attack: str = "pgd"
+    epsilon: float = 0.0
+    step_size: float = 2 / 255
+    steps: int = 20
+    targets: int = 9
+    images: int | None = None
+    every: int = 0
+    clean_every: int = 1
+
+    def __post_init__(self):
+        typed(self)
+        known("evaluation.attack", self.attack, ATTACKS)
+        not_negative(self, "evaluation.", ("epsilon", "every", "clean_every"))
+        positive(self, "evaluation.", ("step_size", "steps", "targets", "images"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """What is added to the gradients of every step (see `normkit.penalties`).
+
+    Arguments:
+        kind: none or norm_decay.
+        norm: of norm_decay: l1, linf or spectral.
+        beta: its strength.
+        memory: its memory, in [0, 1).
+        include: the kinds of layers that decay, of linear, conv and batch_norm.
+    """
+
+    kind: str = "none"
+    norm: str = "l1"
+    beta: float = 1e-3
+    memory: float = 0.5
+    include: tuple[str, ...] = ("linear", "conv")
+
+    def __post_init__(self):
+        typed(self)
+        known("penalty.kind", self.kind, PENALTIES)
+        known("penalty.norm", self.norm, DECAYED)
+        not_negative(self, "penalty.", ("beta", "memory"))
+        if self.memory >= 1:
+            raise ValueError(f"penalty.memory is {self.memory}; it must be below 1")
+        for kind in self.include:
+            known("penalty.include", kind, KINDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """What changes the weights after a step (see `normkit.projections`).
+
+    Arguments:
+        kind: none; norms, to project every slice of every layer to a norm of at most `bound`; or
+            singular_values, to clip those of every convolution on the torus.
+        norm: of norms: l1 or linf.
+        bound: the upper bound.
+        every: steps from one projection to the next.
+        alternate: of singular_values: how often clipping and truncation alternate; 0 clips once.
+        batch_norm: upper bound of the norms of BatchNorm layers, met after every step; None
+            leaves them alone.
+    """
+
+    kind: str = "none"
+    norm: str = "linf"
+    bound: float = 1.0
+    every: int = 1
+    alternate: int = 0
+    batch_norm: float | None = None
+
+    def __post_init__(self):
+        typed(self)
+        known("projection.kind", self.kind, PROJECTIONS)
+        known("projection.norm", self.norm, PROJECTED)
+        positive(self, "projection.", ("bound", "every", "batch_norm"))
+        not_negative(self, "projection.", ("alternate",))
