@@ -1,14 +1,16 @@
-"""What probes add to a training step, and what native layers save. All ratios in one run.
+"""What probes and norm decay add to a training step, and what native layers save.
 
     python benchmarks/steps.py [--only PART ...] [--nets NET ...] [--device cuda] [--rounds 10]
 
 Parts: `probes` (four measures of every layer at every step, or at one step in 20, over no
 probes; at most 1.15 and 1.02 are wanted), `layers` (a step with the layers of
 `layers.NORMALIZATIONS` against the same layers written out in elementary operations; 1.6 times
-is wanted). Nets: cfg_10 at batch 128, `small` (width 16, 8x8 pixels, 1 channel), `medium`
-(width 16, 16x16 pixels, 3 channels) and `large` (width 64, 32x32 pixels, 3 channels). CPU time on
-one thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that
-of minima in brackets.
+is wanted), `decay` (a step of norm decay on all layers of a ResNet-18, with and without its
+BatchNorm layers, over the optimizer's own; at most 1 is wanted in l1 and linf). Nets: cfg_10 at
+batch 128, for `decay` ResNet-18, `small` (width 16, 8x8 pixels, 1 channel), `medium` (width 16,
+16x16 pixels, 3 channels) and `large` (width 64, 32x32 pixels, 3 channels). CPU time on one
+thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that of
+minima in brackets.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normkit import layers, models, probes
+from normkit import layers, models, penalties, probes
 from normkit.papers.norm_decay.measured import hardware
 
 FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
@@ -121,13 +123,19 @@ def stepper(net: str, key: str, device: str, *, native: bool = True) -> tuple[nn
     return model, step
 
 
-def ratios(blocks: dict[str, Callable], chosen: argparse.Namespace) -> dict[str, str]:
-    """Each block's time over that of the first: of medians, and of minima."""
+def ratios(
+    blocks: dict[str, Callable], chosen: argparse.Namespace, before: Callable = id
+) -> dict[str, str]:
+    """Each block's time over that of the first: of medians, and of minima.
+
+    What is called `before` each block, with its name, is not timed.
+    """
     cuda = chosen.device == "cuda"
     clock, wait = (time.perf_counter, torch.cuda.synchronize) if cuda else (time.process_time, int)
     seconds = {name: [] for name in blocks}
     for lap in range(chosen.rounds + 1):  # the first one warms up
         for name, block in blocks.items():
+            before(name)
             wait()
             start = clock()
             block()
@@ -173,13 +181,45 @@ def compare(net: str, key: str, chosen: argparse.Namespace) -> str:
     return f"{found['ms']}; written out {found['written']} times that"
 
 
+def decay(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What norm decay costs: weights move by the optimizer's steps on random gradients."""
+    width, size, channels = NETS[net]
+    torch.manual_seed(0)
+    how = {"in_channels": channels, "input_size": (size, size), "width": width}
+    model = models.build("resnet18", **how).to(chosen.device)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+    kinds, whole = ("linear", "conv"), (channels, size, size)
+    common = {"norm": key, "beta": 1e-3, "input_size": whole}
+    few = penalties.NormDecay(model, include=kinds, **common)
+    every = penalties.NormDecay(model, include=(*kinds, "batch_norm"), **common)
+    noise = 0.01 * torch.randn(2**22, device=chosen.device)
+
+    def before(name: str) -> None:
+        for parameter in parameters if name != "sgd" else ():
+            start = int(torch.randint(len(noise) - parameter.numel(), ()))
+            parameter.grad = noise[start : start + parameter.numel()].view_as(parameter).clone()
+
+    before("start")
+    single = argparse.Namespace(**{**vars(chosen), "rounds": chosen.rounds * chosen.steps})
+    single.steps = 1
+    blocks = {"sgd": optimizer.step, "every": every.step, "few": few.step}
+    found = ratios(blocks, single, before)
+    rows = few.step().kind.tolist()
+    return f"{found['ms']}; {len(rows)} layers {found['few']}, with BatchNorm {found['every']}"
+
+
 def main() -> None:
     """Print what the arguments ask for."""
     about = __doc__.partition("\n\nParts: ")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=about[2])
-    parts = {"probes": (probe, ("batch", "group")), "layers": (compare, tuple(FORMULAS))}
+    parts = {
+        "probes": (probe, ("batch", "group"), ("small",)),
+        "layers": (compare, tuple(FORMULAS), ("small",)),
+        "decay": (decay, ("l1", "linf", "spectral"), ("large",)),
+    }
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="parts")
-    parser.add_argument("--nets", nargs="+", choices=NETS, default=["small"], help="nets")
+    parser.add_argument("--nets", nargs="+", choices=NETS, help="nets, not the part's own")
     parser.add_argument("--layers", nargs="+", choices=FORMULAS, help="layers, not the part's own")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=10, help="blocks of each alternative")
@@ -191,9 +231,10 @@ def main() -> None:
     gpu = f"{torch.cuda.get_device_name()}; " if chosen.device == "cuda" else ""
     print(f"{gpu}{hardware(1)}; {chosen.rounds} blocks of {chosen.steps} steps", flush=True)
     for part in chosen.only:
-        for net in chosen.nets:
-            for key in chosen.layers or parts[part][1]:
-                print(f"{part}, {net}, {key}: {parts[part][0](net, key, chosen)}", flush=True)
+        measure, keys, nets = parts[part]
+        for net in chosen.nets or nets:
+            for key in (part != "decay" and chosen.layers) or keys:
+                print(f"{part}, {net}, {key}: {measure(net, key, chosen)}", flush=True)
 
 
 if __name__ == "__main__":

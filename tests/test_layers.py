@@ -172,7 +172,7 @@ def test_scaled_ws_convolves_with_the_standardized_weight():
 def test_a_kernel_that_would_be_erased_is_refused(make):
     with pytest.raises(ValueError, match="at least 2 weights .* in_channels=1, groups=1 and"):
         make(1, 4, 1)
-    with pytest.raises(ValueError, match="in_channels=4, groups=4 and kernel_size=\\(1, 1\\) give"):
+    with pytest.raises(ValueError, match="in_channels=4, groups=4 and .* give 1"):
         make(4, 4, 1, groups=4)
 
 

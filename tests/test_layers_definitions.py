@@ -121,7 +121,7 @@ def test_the_released_variant_is_smaller_by_a_known_factor(key):
     x = features(4, 6, 5, 3)
     paper, released = (
         layers.normalization(key, groups=3, variant=variant)(6).double()(x)
-        for variant in ("paper", "released")
+        for variant in layers.VARIANTS
     )
     # 2 channels of 5 x 3 pixels; eps changes the factor by 1e-5 / 60 at most.
     torch.testing.assert_close(released, paper * (29 / 30) ** 0.5, rtol=1e-6, atol=1e-9)

@@ -24,7 +24,8 @@ class SqueezeExcitation(nn.Module):
 
     Source: Hu et al. 2018, arXiv 1709.01507, equations 2 to 4, with 16 channels a hidden unit.
 
-    Deviation: at least 4 hidden units, as many as 64 channels have; fewer would often all be off.
+    Deviation: at least 4 hidden units, as many as 64 channels have: with a single one the
+    gate of a narrow net may be off for every image.
 
     Arguments:
         channels: channels of the map.

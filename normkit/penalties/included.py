@@ -1,6 +1,6 @@
 """The layers that a penalty acts on: their effective weights, and the way back to gradients."""
 
-__all__ = ["IncludedLayer", "add_to_gradients_", "included_layers", "watch"]
+__all__ = ["IncludedLayer", "add_to_gradients_", "find_sizes", "included_layers", "watch"]
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from normkit.norms.inputs import FAULTS, known, weighted_layers
+from normkit.norms.inputs import FAULTS, input_sizes, known, weighted_layers
 from normkit.norms.maps import LinearMap
-from normkit.norms.rules import BATCH_NORMS, unchecked_map
+from normkit.norms.rules import BATCH_NORMS, evaluation, unchecked_map
 from normkit.norms.table import KINDS
 
-UNREACHED = "no forward pass called it before the first step, so its input shape is unknown"
+UNREACHED = "no forward pass called it, so its input shape is unknown"
 
 
 class IncludedLayer:
@@ -43,10 +43,10 @@ class IncludedLayer:
         if self._current():
             weight = self.parameter.detach().view(self._map.weight.shape)
             return replace(self._map, weight=weight)
-        if isinstance(vars(self.layer).get("weight"), Tensor):
+        if "weight" in vars(self.layer):
             raise ValueError(
-                f"layer {self.name!r} ({norm} norm): a hook computes its weight before each forward "
-                "pass, and no gradient comes back from there; use torch.nn.utils.parametrizations"
+                f"layer {self.name!r} has no {norm} norm to decay: a hook sets its weight at each "
+                "forward pass, and no gradient comes back; use torch.nn.utils.parametrizations"
             )
         try:
             with torch.enable_grad():
@@ -62,12 +62,13 @@ class IncludedLayer:
         return linear
 
     def missing(self, linear: LinearMap) -> str | None:
-        """Why there is no gradient to add to, if there is none."""
+        """Why there is no gradient to add to, if there is none; notes those of a computed one."""
         if self.parameter is not None:
             trained, given = self.parameter.requires_grad, self.parameter.grad is not None
         else:
             trained = linear.weight.requires_grad
-            self.given = [p for p in self.layer.parameters() if p.grad is not None]
+            own = self.layer.parameters()
+            self.given = [p for p in own if p.requires_grad and p.grad is not None]
             given = len(self.given) > 0
         return None if trained and given else "its gradient is None" if trained else "it is frozen"
 
@@ -108,6 +109,15 @@ def included_layers(
         elif any(p.dim() > 1 for p in layer.parameters(recurse=False)):
             unknown[name] = f"{type(layer).__name__} has no known linear map"
     return layers, unknown
+
+
+@torch.no_grad()
+def find_sizes(model: nn.Module, layers: list[IncludedLayer], input_size) -> None:
+    """Note the input shape of each layer that an image of zeros of this size reaches."""
+    with evaluation(model):
+        sizes = input_sizes(model, {part.name: part.layer for part in layers}, input_size)
+    for part in layers:
+        part.size = sizes.get(part.name)
 
 
 def watch(included: IncludedLayer) -> RemovableHandle:

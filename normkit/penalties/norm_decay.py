@@ -10,11 +10,17 @@ import pandas as pd
 import torch
 from torch import nn
 
-from normkit.norms.inputs import input_sizes
 from normkit.norms.maps import LinearMap
-from normkit.norms.rules import check_name, evaluation
+from normkit.norms.rules import check_name
 
-from .included import UNREACHED, IncludedLayer, add_to_gradients_, included_layers, watch
+from .included import (
+    UNREACHED,
+    IncludedLayer,
+    add_to_gradients_,
+    find_sizes,
+    included_layers,
+    watch,
+)
 from .largest import LargestStretch, LargestSums
 
 NORMS = ("l1", "linf", "spectral")
@@ -26,37 +32,39 @@ class NormDecay:
 
     `G <- memory G;  G[argmax set] <- sign(K[argmax set]);  grad += beta G`
 
-    *In plain words:* a layer's norm is the largest of many sums of moduli, so only the weights in
-    that sum are pulled towards zero, all by the same amount, and those of the steps before by
-    half as much for each step since. The sum is that of the operator as executed: borders,
-    stride, dilation, groups, padding modes and transposed convolutions are exact; the first one
-    counts where several are equally large, and where padding folds taps onto one pixel the sign
-    is that of what they add up to. It goes to the gradients, after backward and before the
-    optimizer's step, so it works with any optimizer and schedule; unscale gradients first where
-    a scaler is used. "spectral" takes the gradient of the largest singular value, which involves
-    every weight, so memory has no effect; |A v| is reported, a lower bound that converges over
-    the steps. A BatchNorm has one value for all norms, max |gamma| / sqrt(var + eps), and the
-    same decay under each. A weight that is computed, such as a parametrized one, is read in
-    evaluation mode, and autograd takes the term to its parameters. Layers that share a weight
-    each add their term.
+    *In plain words:* a layer's norm is the largest of many sums of moduli, so only the weights
+    in that sum are pulled towards zero, all by the same amount, and those of sums that were
+    the largest before by `memory` times as much for each step since. The sum is that of the
+    operator as executed: borders, stride, dilation, groups, padding modes and transposed
+    convolutions are exact; the first one counts where several are equally large, and where
+    padding folds taps onto one pixel the sign is that of what they add up to. It goes to the
+    gradients, after backward and before the optimizer's step, so it works with any optimizer
+    and schedule; unscale gradients first where a scaler is used. "spectral" takes the gradient
+    of the largest singular value, which involves every weight, so memory has no effect; |A v|
+    is reported, a lower bound that converges over the steps and lags where weights move fast
+    and two singular values are close. A BatchNorm has one value for all norms, max |gamma| /
+    sqrt(var + eps), and the same decay under each. A weight that is computed, such as a
+    parametrized one, is read in evaluation mode, and autograd takes the term to its
+    parameters. Layers that share a weight each add their term.
 
     Source: Liang & Huang, "Large Norms of CNN Layers Do Not Hurt Adversarial Robustness",
     AAAI 2021, https://arxiv.org/abs/2009.08435, section on norm decay.
 
-    Deviation: parts of G that fell below the rounding of its fresh part are dropped. The released
-    code leaves out layers without a word, computes the decay of BatchNorm but never adds it, and
-    in l1 overwrites the weights by their signs where stride >= kernel > 1; here nothing of it.
+    Deviation: parts of G that fell below the rounding of a fresh one are dropped (2^-23 of it
+    in float32, 2^-52 in float64). The released code leaves out layers without a word, computes
+    the decay of BatchNorm but never adds it, and in l1 overwrites the weights by their signs
+    where stride >= kernel > 1; here nothing of it.
 
     Arguments:
-        model: the network, on any device. G is not part of its state, so a checkpoint does not
-            hold it: at half a step's memory it is back after some ten steps.
+        model: the network, on any device. G is in no state dict: after a checkpoint is loaded
+            it starts from zero.
         norm: "l1", "linf" or "spectral".
         beta: strength, 0 or more, the size of the term of each weight in the sum; the attribute
             of this name may be changed between steps.
         memory: what one step leaves of G, from 0 to less than 1.
         include: any of "linear", "conv", "batch_norm".
         input_size: the model's (C, H, W), as in `norms.layer_table`; None for what each layer
-            sees at its first forward pass from here on.
+            sees at its first call from here on. A layer used twice counts with its first input.
 
     Attributes:
         skipped: layers left out at the last step, with the reason: frozen, without gradient,
@@ -94,18 +102,15 @@ class NormDecay:
         _check(norm, beta, memory, include)
         self._layers, self._unknown = included_layers(model, include)
         if not self._layers:
-            raise ValueError(f"model has nothing to decay: no layer is {' or '.join(include)}")
+            kinds = " or ".join(include) or "included"
+            raise ValueError(f"model has nothing to decay: no layer is {kinds}")
         self.model, self.norm, self.beta, self.memory = model, norm, beta, memory
         self.include, self.skipped, self._told = include, {}, set()
         self._now, self._handles, self._largest, self._rows = 0, [], {}, []
         if input_size is None:
             self._handles = [watch(included) for included in self._layers]
         else:
-            with torch.no_grad(), evaluation(model):
-                layers = {included.name: included.layer for included in self._layers}
-                sizes = input_sizes(model, layers, input_size)
-            for included in self._layers:
-                included.size = sizes.get(included.name)
+            find_sizes(model, self._layers, input_size)
 
     def step(self) -> pd.DataFrame:
         """Add the terms of this step to the gradients; call after backward.
@@ -121,18 +126,7 @@ class NormDecay:
             raise RuntimeError("model is in evaluation mode; call model.train() before training")
         with torch.inference_mode(False), torch.no_grad():
             layers = self._ready()
-            found = [self._of(*pair).look(pair[1]) for pair in layers]
-            device = found[0][0].device
-            values, places = (
-                torch.stack([x.to(device) for x in column]).tolist()
-                for column in zip(*found, strict=True)
-            )
-            for (included, _), value in zip(layers, values, strict=True):
-                if not math.isfinite(value):
-                    raise ValueError(
-                        f"layer {included.name!r} has weights that are not finite, so its "
-                        f"{self.norm} norm is {value}"
-                    )
+            values, places = self._look(layers)
             self._now += 1
             for pair, place in zip(layers, places, strict=True):
                 self._of(*pair).remember(pair[1], place, self._now)
@@ -142,6 +136,20 @@ class NormDecay:
         if rows != self._rows:
             self._rows, self._table = rows, pd.DataFrame(rows, columns=["layer", "kind", "norm"])
         return self._table.assign(value=values)
+
+    def _look(self, layers: list[tuple[IncludedLayer, LinearMap]]) -> tuple[list, list]:
+        """The norm of each layer and its place, once all are on their way from the device."""
+        found = [self._of(*pair).look(pair[1]) for pair in layers]
+        device = found[0][0].device
+        columns = zip(*found, strict=True)
+        values, places = (torch.stack([x.to(device) for x in c]).tolist() for c in columns)
+        for (included, _), value in zip(layers, values, strict=True):
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"layer {included.name!r} has weights that are not finite, so its "
+                    f"{self.norm} norm is {value}"
+                )
+        return values, places
 
     def _of(self, included: IncludedLayer, linear: LinearMap) -> LargestSums | LargestStretch:
         """What is kept of a layer's norm from step to step."""
@@ -169,7 +177,9 @@ class NormDecay:
                     ready.append((included, linear))
         if not ready:
             reasons = "; ".join(sorted(set(skipped.values())))
-            raise RuntimeError(f"no layer has a gradient ({reasons}); call step() after backward()")
+            raise RuntimeError(
+                f"no layer has a gradient ({reasons}); call step() after backward()"
+            )
         new = [f"{name!r} ({skipped[name]})" for name in skipped if name not in self._told]
         self.skipped, self._told = skipped, self._told | skipped.keys()
         if new:

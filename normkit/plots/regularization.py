@@ -54,6 +54,7 @@ def accuracies(runs: pd.DataFrame, *, note: str = "") -> Picture:
     """
     run = ["method", "strength", "seed", "chosen"]
     runs = panels.checked(require(runs, [*run, *_ACCURACIES, "status"], name="runs"))
+    runs = runs.sort_values(run[:3])
     kept = runs[runs["status"] == "ok"].melt(run, [*_ACCURACIES], "measure")
     measured = np.isfinite(kept["value"])
     good = require(kept[measured], ["value"], name="runs, without diverged ones,")
@@ -88,7 +89,8 @@ def curves(norms: pd.DataFrame, *, norm: str, note: str = "") -> Picture:
 
     In plain words: left the sum over convolutions and linear layers, right the median over
     BatchNorm layers; the darker, the stronger; dotted is training without the method. Geometric
-    mean over seeds and 95 % t interval. Runs with BatchNorm projection have a row of their own.
+    mean over seeds and 95 % t interval. Runs with BatchNorm projection have a row of their own,
+    where the dotted line is again plain training if it was not run with the projection.
 
     Source: Liang and Huang, AAAI 2021, https://arxiv.org/abs/2009.08435, the norms during
     training.
@@ -149,7 +151,7 @@ def layers_over_time(
     Deviation: means over seeds.
 
     Arguments:
-        norms: as for `curves`, and a column position: the layer's place in depth order.
+        norms: as for `curves`, the layers in depth order.
         norm: which of the norms in the table.
         strength: one strength in the table, or several.
         note: a short grey line at the bottom.
@@ -160,17 +162,13 @@ def layers_over_time(
     Example:
         >>> norms = pd.DataFrame({"method": "wd", "strength": 1e-3, "projected": False, "seed": 0,
         ...     "epoch": [0, 0, 1, 1], "kind": "conv", "layer": ["a", "b"] * 2, "norm": "l1",
-        ...     "value": [3.0, 4.0, 1.0, 2.0], "position": [0, 1] * 2})
+        ...     "value": [3.0, 4.0, 1.0, 2.0]})
         >>> axes = layers_over_time(norms, norm="l1", strength=1e-3).axes[0]
         >>> [line.get_ydata().round(9).tolist() for line in axes.lines]
         [[3.0, 1.0], [4.0, 2.0]]
     """
-    table, lost = panels.ready(norms, norm, "position")
-    plain, name = table["method"] == "plain", table["strength"].map("{:g}".format)
-    strengths = np.atleast_1d(strength).tolist()
-    wanted = [choose("strength", f"{value:g}", name[~plain]) for value in strengths]
-    written = dict(zip(wanted, panels.names(strengths), strict=True))
-    table = table[plain | name.isin(wanted)]
+    table, lost = panels.ready(norms, norm)
+    table, written = _at(table, np.atleast_1d(strength).tolist())
     lost += panels.unmeasured(~(table["value"] <= 0), " Zero")
     by = ["method", "strength", "projected", "part", "position", "epoch"]
     logs = np.log(table[table["value"] > 0].set_index(by)["value"])
@@ -184,7 +182,7 @@ def layers_over_time(
     grid = figure.subplots(len(parts), len(columns), squeeze=False, sharex=True, sharey="row")
     for column, below in zip(sorted(columns, key=panels.place), grid.T, strict=True):
         method, value, projected = column
-        how = panels.describe(method, written.get(f"{value:g}", ""), projected)
+        how = panels.describe(method, written.get(value, ""), projected)
         header(below[0], fill(LABELS[method], 15), how)
         for axes, part in zip(below, parts, strict=True):
             panels.layers(axes, columns[column].query("part == @part"), colors)
@@ -210,3 +208,12 @@ def _rows(means: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
             drawn = both[same | plain & ~(same & plain).any()]
             rows.append((method, f"{LABELS[method]}{_PROJECTED[projected]}", drawn))
     return rows
+
+
+def _at(table: pd.DataFrame, strengths: list[float]) -> tuple[pd.DataFrame, dict[float, str]]:
+    """Return the rows of plain and of these strengths, and how each strength is written."""
+    plain, name = table["method"] == "plain", table["strength"].map("{:g}".format)
+    wanted = [choose("strength", f"{value:g}", name[~plain]) for value in strengths]
+    found = sorted(set(table.loc[~plain & name.isin(wanted), "strength"]))
+    written = dict(zip(found, panels.names(found), strict=True))
+    return table[plain | name.isin(wanted)], written

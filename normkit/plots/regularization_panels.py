@@ -65,17 +65,18 @@ def unmeasured(kept: pd.Series, why: str = "Not measured") -> str:
     return f"{why} and left out: {count([missing], 'value')}." if missing else ""
 
 
-def ready(norms: pd.DataFrame, norm: str, *more: str) -> tuple[pd.DataFrame, str]:
+def ready(norms: pd.DataFrame, norm: str) -> tuple[pd.DataFrame, str]:
     """Return the rows to draw, and a sentence that counts what was left out.
 
     Raises:
         ValueError: as the figures say.
     """
-    columns = [*_RUN, "epoch", "kind", "layer", "norm", "value", *more]
+    columns = [*_RUN, "epoch", "kind", "layer", "norm", "value"]
     choose("norm", norm, require(norms, columns, name="norms")["norm"])
     table = checked(norms[(norms["norm"] == norm) & norms["kind"].isin(_PARTS)])
     table = once(table, [*_RUN, "layer", "epoch"], name="norms")
-    table = table.assign(part=table["kind"].map(_PARTS))
+    depth = {layer: index for index, layer in enumerate(dict.fromkeys(table["layer"]))}
+    table = table.assign(part=table["kind"].map(_PARTS), position=table["layer"].map(depth))
     measured = np.isfinite(table["value"])
     ends = table["epoch"].where(measured).groupby([table[key] for key in _RUN]).transform("max")
     whole = ends == table["epoch"].max()
@@ -119,7 +120,7 @@ def names(strengths: list[float]) -> list[str]:
         >>> names([0.5, 2.0]), names([1e-3, 0.1])
         (['0.5', '2'], ['$10^{-3}$', '$10^{-1}$'])
     """
-    if min(strengths, default=1) >= 0.01:
+    if all(0.01 <= value < 1e4 for value in strengths):
         return [f"{value:g}" for value in strengths]
     parts = [np.format_float_scientific(value, trim="-").split("e") for value in strengths]
     return [rf"${m + chr(183)}10^{{{int(e)}}}$".replace("$1·", "$") for m, e in parts]
@@ -195,7 +196,7 @@ def growth(axes: Axes, means: pd.DataFrame, method: str) -> None:
     axes.set_yscale("log")
     plain, mine = (means[means["method"] == key] for key in ("plain", method))
     order = in_order(mine["strength"], method)
-    colors = _ramp(order, method)
+    colors = _ramp(order, method) if order else {}
     lines = [(mine[mine["strength"] == strength], colors[strength]) for strength in order]
     lines, ends = [*lines, (plain, COLORS["plain"])], []
     for (line, color), name in zip(lines, [*names(order), LABELS["plain"]], strict=True):

@@ -2,6 +2,7 @@
 
 __all__ = ["Balls", "balls_of", "project_on_balls", "weighted_l1_ball"]
 
+import itertools
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
@@ -76,7 +77,7 @@ def _any_size(name: str, layer: nn.Module, norm: str) -> list[LinearMap]:
     """The layer's map at input sizes that together show every pattern of taps there can be.
 
     With zero padding a map with an inside shows them all, the others being parts of these. Other
-    padding also folds small maps, so there every size up to that one counts.
+    padding also folds small maps, so there every size up to that one counts, of each axis.
     """
     if not isinstance(layer, CONVOLUTIONS + TRANSPOSED):
         return [weight_map(name, layer, None, norm)]
@@ -85,9 +86,12 @@ def _any_size(name: str, layer: nn.Module, norm: str) -> list[LinearMap]:
     reach = max(d * (k - 1) + s + 1 for k, s, d in zip(*geometry, strict=True))
     enough = 2 * (reach + max(pads))
     maps = [weight_map(name, layer, (enough,) * dims, norm)]
-    for size in range(1, enough) if layer.padding_mode != "zeros" else ():
+    small = range(1, enough) if layer.padding_mode != "zeros" else ()
+    for axis, size in itertools.product(range(dims), small):
+        sizes = [enough] * dims
+        sizes[axis] = size
         try:
-            maps.append(linear_map(layer, (size,) * dims))
+            maps.append(linear_map(layer, tuple(sizes)))
         except ValueError:
             continue
     return maps

@@ -14,6 +14,7 @@ from .balls import Balls, balls_of, project_on_balls
 from .targets import check_bound, check_weights, layer_sizes, written_layers
 
 COLUMNS = ["layer", "kind", "norm", "before", "after", "changed"]
+BLOCK = 2**17
 
 
 def _hold(balls: Balls, bound: float) -> float:
@@ -33,21 +34,20 @@ def _hold(balls: Balls, bound: float) -> float:
 def _project(balls: Balls, sums: Tensor, bound: float) -> tuple[int, float]:
     """Project the lines above the bound; how many those were, and the largest sum then.
 
-    Only lines that could be above it, rounding included, are looked at in float64.
+    Only lines that could be above it, rounding included, are looked at in float64, a few at a
+    time, which stay in the cache.
     """
-    lines = balls.lines
-    near = sums.double() > bound * (1 - lines[0, 0].numel() * torch.finfo(sums.dtype).eps)
-    places = near.nonzero()
-    if not len(places):
-        return 0, sums.max().item()
-    points = lines[near].double()
-    over = (balls.sums(points[None])[0] > bound) | (sums[near].double() > bound)
-    if not over.any():
-        return 0, sums.max().item()
-    radius = bound * (1 - 2 * torch.finfo(lines.dtype).eps)
-    points = project_on_balls(points[over], balls.uses, radius)
-    lines[places[over].unbind(1)] = points.to(lines.dtype)
-    return int(over.sum()), _hold(balls, bound)
+    lines, count = balls.lines, 0
+    entries, radius = lines[0, 0].numel(), bound * (1 - 2 * torch.finfo(lines.dtype).eps)
+    near = sums.double() > bound * (1 - entries * torch.finfo(sums.dtype).eps)
+    for part in near.nonzero().split(max(1, BLOCK // entries)) if near.any() else ():
+        points = lines[part.unbind(1)].double()
+        over = (balls.sums(points[None])[0] > bound) | (sums[part.unbind(1)].double() > bound)
+        if over.any():
+            points = project_on_balls(points[over], balls.uses, radius)
+            lines[part[over].unbind(1)] = points.to(lines.dtype)
+            count += int(over.sum())
+    return count, _hold(balls, bound) if count else sums.max().item()
 
 
 @torch.no_grad()

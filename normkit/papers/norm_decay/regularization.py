@@ -24,6 +24,7 @@ RUN = ["net", "method", "strength", "projected", "seed"]
 DECAYS = {"nd_l1": "l1", "nd_linf": "linf"}
 PAPER_NETS = (("vgg11", 64), ("resnet18", 64), ("senet18", 64), ("regnetx_200mf", 24))
 FIVE = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+DECADES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Regularization:
         bounds: on singular values, from weak to strong.
         every: steps from one clipping of singular values to the next.
         batch_norm: bound of BatchNorm's norms, in the runs that project them.
-        projected: which methods of norm decay are also run with it.
+        projected: the strengths of norm decay in linf that are also run with it.
         seeds: repetitions; methods are compared within a seed.
     """
 
@@ -51,7 +52,7 @@ class Regularization:
     bounds: tuple[float, ...] = (2.0, 1.5, 1.0, 0.5, 0.1)
     every: int = 100
     batch_norm: float = 1.0
-    projected: tuple[str, ...] = ("nd_linf",)
+    projected: tuple[float, ...] = (1e-2, 1e-1)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -60,13 +61,13 @@ DIGITS = TrainConfig(
     validation=0.5,
     test_once=True,
     initialization="torch",
-    lr=0.05,
+    lr=0.1,
     weight_decay=0.0,
-    epochs=40,
+    epochs=30,
     norms=("l1", "linf"),
-    norms_every=4,
+    norms_every=3,
     final_norms=(),
-    evaluation=Evaluation("apgd", epsilon=0.05, steps=10, targets=3, clean_every=0),
+    evaluation=Evaluation("apgd", epsilon=0.05, steps=8, targets=2, clean_every=0),
 )
 REGULARIZATION = {
     "smoke": Regularization(
@@ -76,9 +77,17 @@ REGULARIZATION = {
         weight_decays=(1e-3, 1e-2),
         bounds=(1.0, 0.5),
         every=1,
+        projected=(1e-2,),
         seeds=(0,),
     ),
-    "quick": Regularization(DIGITS, every=10),
+    "quick": Regularization(
+        DIGITS,
+        betas=DECADES,
+        weight_decays=DECADES,
+        every=13,
+        batch_norm=3.0,
+        projected=(1e-2, 3e-2),
+    ),
     "cifar10": Regularization(
         dataclasses.replace(
             DIGITS,
@@ -88,10 +97,14 @@ REGULARIZATION = {
             epochs=40,
             augment="flip",
             evaluation=Evaluation(
-                "apgd", epsilon=1 / 255, steps=10, targets=3, images=500, clean_every=0
+                "apgd", epsilon=1 / 255, steps=8, targets=2, images=500, clean_every=0
             ),
         ),
-        every=20,
+        betas=DECADES,
+        weight_decays=DECADES,
+        every=31,
+        batch_norm=3.0,
+        projected=(1e-2, 3e-2),
     ),
     "paper": Regularization(
         TrainConfig(
@@ -130,7 +143,7 @@ def regularized_runs(
     Example:
         >>> runs = regularized_runs("quick", seeds=[0])
         >>> sum(run.penalty.kind == "norm_decay" for run in runs), len(runs)
-        (15, 26)
+        (12, 23)
     """
     setting = choose(REGULARIZATION, profile, seeds=seeds)
     plain = dataclasses.replace(
@@ -153,8 +166,8 @@ def regularized_runs(
         *(dataclasses.replace(plain, weight_decay=wd) for wd in setting.weight_decays),
         *(
             dataclasses.replace(run, projection=held)
-            for method in setting.projected
-            for run in decays[method]
+            for run in decays["nd_linf"]
+            if run.penalty.beta in setting.projected
         ),
     ]
     return [

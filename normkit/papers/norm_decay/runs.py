@@ -70,7 +70,7 @@ SETTINGS = {
         TrainConfig(
             dataset="cifar10",
             image_size=16,
-            subset=2000,
+            subset=1000,
             initialization="torch",
             batch_size=64,
             epochs=30,

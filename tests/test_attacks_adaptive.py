@@ -1,0 +1,311 @@
+"""Auto-PGD reaches what is known, judges as the authors' code does, and depends on no batch."""
+
+import functools
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_attacks import a_batch, a_linear_net, a_net, lengths, margins, seeded
+from torch import nn
+
+from normkit.attacks import apgd, apgd_ensemble, robust_accuracy
+from normkit.attacks.climb import Found, checkpoints, climb_all
+from normkit.attacks.losses import LOSSES
+from normkit.attacks.parts import random_point
+
+ATTACKS = {loss: functools.partial(apgd, loss=loss) for loss in LOSSES}
+ATTACKS["ensemble"] = apgd_ensemble
+every_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+
+
+def a_right_batch(model, n=12, **options):
+    """Images that the model classifies correctly."""
+    images, _ = a_batch(n, **options)
+    return images, model(images).argmax(dim=1)
+
+
+def sure(model, images, labels):
+    return model(images).argmax(dim=1) == labels
+
+
+def test_checkpoints_are_those_of_the_paper():
+    assert checkpoints(100) == [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    for steps in range(1, 300):
+        shares = [Fraction(0), Fraction(22, 100)]
+        while shares[-1] < 1:
+            width = shares[-1] - shares[-2] - Fraction(3, 100)
+            shares.append(shares[-1] + max(width, Fraction(6, 100)))
+        expected = {-int(-share * steps // 1) for share in shares}
+        assert checkpoints(steps) == sorted(after for after in expected if after < steps), steps
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_worst_point_of_a_linear_model_is_reached(norm):
+    model = a_linear_net().eval()
+    images, labels = a_right_batch(model, 60)
+    images = 0.3 + 0.4 * images  # far enough from 0 and 1
+    labels = model(images).argmax(dim=1)
+    weight = model[1].weight.detach()
+    downhill = (weight[1 - labels] - weight[labels]).view_as(images)
+    unit = downhill / lengths(downhill, "l2").view(-1, 1, 1, 1)
+    step = downhill.sign() if norm == "linf" else unit
+    needed = margins(model, images, labels) / (downhill * step).flatten(1).sum(dim=1)
+    epsilon = min(needed.median(), 0.3 / step.abs().max()).item()
+    worst = images + epsilon * step
+    resists = margins(model, worst, labels) > 0
+    assert resists.any() and not resists.all(), "the test says nothing"
+    found = apgd(model, images, labels, epsilon=epsilon, norm=norm, generator=seeded())
+    assert torch.equal(sure(model, found, labels), resists)
+    torch.testing.assert_close(found[resists], worst[resists], rtol=0, atol=1e-8)
+
+
+def test_a_narrow_peak_is_found_by_halving_the_step():
+    peak = torch.tensor([0.437, 0.561, 0.5], dtype=torch.float64)
+
+    def model(x):  # classified as 0 everywhere, least surely at the peak
+        return torch.stack([(x - peak).square().sum(dim=1) + 1, torch.zeros(len(x))], dim=1)
+
+    images, labels = torch.full((1, 3), 0.5, dtype=torch.float64), torch.tensor([0])
+    found = apgd(model, images, labels, epsilon=0.1, generator=seeded())
+    # Steps of .2, halved at most 8 times by the last check: down to .2 / 256.
+    assert (found - peak).abs().max() < 0.2 / 256, found
+
+
+@every_attack
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.01, 5.0])
+def test_adversarial_images_stay_in_the_ball_and_in_the_pixel_range(attack, norm, epsilon, dtype):
+    model, (images, labels) = a_net(dtype).eval(), a_batch(dtype=dtype)
+    found = attack(model, images, labels, epsilon=epsilon, steps=7, norm=norm, generator=seeded())
+    assert found.shape == images.shape and found.dtype == dtype
+    assert 0 <= found.min() and found.max() <= 1
+    rounding = 4 * torch.finfo(dtype).eps * (30**0.5 if norm == "l2" else 1)
+    longest = lengths(found.double() - images.double(), norm).max()
+    assert longest <= epsilon + rounding, longest
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
+def test_an_image_gets_its_first_misclassified_point_or_else_that_of_highest_loss(loss):
+    net, seen = a_net().eval(), []
+
+    def model(x):
+        seen.append((x.detach().clone(), torch.is_grad_enabled()))
+        return net(x)
+
+    images, labels = a_right_batch(net)
+    fooled = 0
+    for image, label in zip(images.split(1), labels.split(1), strict=True):
+        seen.clear()
+        found = apgd(model, image, label, epsilon=0.03, steps=15, loss=loss, generator=seeded())
+        points = torch.cat([x for x, _ in seen])
+        wrong = ~sure(net, points, label)
+        expected = LOSSES[loss](net(points), label.expand(len(points)), None).argmax()
+        if wrong.any():
+            fooled += 1
+            expected = wrong.int().argmax()
+        assert torch.equal(found[0], points[expected])
+        assert wrong.any() or sum(climbs for _, climbs in seen) == 15
+        assert not wrong[: len(seen) - 1].any(), "a fooled image stayed"
+    assert 0 < fooled < len(images), "the test says nothing"
+
+
+@every_attack
+def test_what_is_misclassified_to_begin_with_comes_back_as_it_is(attack):
+    model, (images, labels) = a_net().eval(), a_batch(30)
+    wrong = ~sure(model, images, labels)
+    assert wrong.any() and not wrong.all(), "the test says nothing"
+    found = attack(model, images, labels, epsilon=0.05, steps=5, generator=seeded())
+    assert torch.equal(found[wrong], images[wrong])
+    assert not torch.isclose(found[~wrong], images[~wrong]).flatten(1).all(dim=1).any()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_image_is_attacked_alike_in_every_batch(loss, norm):
+    model, n, runs = a_net().eval(), 9, 6
+    images, labels = a_right_batch(model, n)
+    starts = (images + 0.1 * torch.rand(runs, *images.shape, generator=seeded()) - 0.05).clamp(0, 1)
+    rivals = torch.stack([(labels + 1 + run % 3) % 4 for run in range(runs)])
+
+    def climbed(some):
+        goal, clean = LOSSES[loss], model(images[some]).detach()
+        low = goal(clean, labels[some], rivals[0, some])
+        found = Found.of_clean(images[some], low, torch.ones_like(low).bool(), runs)
+        climb_all(
+            model, goal, images[some], labels[some], rivals[:, some], starts[:, some],
+            found, 0.07 if norm == "linf" else 0.3, 30, norm,
+        )  # fmt: skip
+        return found
+
+    with torch.no_grad():
+        together = climbed(slice(n))
+        alone = [climbed(slice(i, i + 1)) for i in range(n)]
+    assert torch.equal(together.run, torch.cat([found.run for found in alone]))
+    assert together.fooled.any() and not together.fooled.all(), "the test says nothing"
+    torch.testing.assert_close(together.images, torch.cat([found.images for found in alone]))
+
+
+@every_attack
+def test_a_seeded_generator_decides_alone_and_advances_alike_for_every_model(attack):
+    states = []
+    for model in (a_net().eval(), lambda x: 0 * x.flatten(1)[:, :4], a_linear_net(classes=4).eval()):
+        images, labels = a_batch()
+        run = functools.partial(attack, model, images, labels, epsilon=0.1, steps=6, restarts=2)
+        stream = seeded(5)
+        torch.manual_seed(0)
+        first = run(generator=stream)
+        torch.manual_seed(1)
+        assert torch.equal(run(generator=seeded(5)), first)
+        states.append(stream.get_state())
+    assert all(torch.equal(state, states[0]) for state in states)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_restarts_change_nothing_for_images_that_the_first_start_fools(loss):
+    model = a_net().eval()
+    images, labels = a_right_batch(model, 100)
+    attack = functools.partial(apgd, model, images, labels, epsilon=0.06, steps=4, loss=loss)
+    once, often = attack(generator=seeded()), attack(generator=seeded(), restarts=4)
+    fooled, more = ~sure(model, once, labels), ~sure(model, often, labels)
+    assert fooled.any() and not fooled.all(), "the test says nothing"
+    assert torch.equal(once[fooled], often[fooled])
+    assert (more >= fooled).all()
+
+
+def test_the_ensemble_adds_targets_to_what_cross_entropy_leaves():
+    net = a_net().eval()
+
+    def model(x):  # so sure that cross-entropy mostly has no gradient in float32
+        return 30_000 * net(x)
+
+    net.float()
+    images, labels = a_right_batch(net, 100, dtype=torch.float32)
+    attack = {"epsilon": 0.06, "steps": 10}
+    plain = apgd(model, images, labels, **attack, generator=seeded())
+    both = apgd_ensemble(model, images, labels, **attack, generator=seeded())
+    left, resists = sure(model, plain, labels), sure(model, both, labels)
+    assert resists.any() and (left & ~resists).sum() > 10, "the test says nothing"
+    assert torch.equal(both[~left | resists], plain[~left | resists])
+
+
+@pytest.mark.parametrize("loss", ["dlr", "targeted"])
+def test_ratios_of_logits_do_not_see_their_scale(loss):
+    net = a_net().eval()
+    images, labels = a_right_batch(net)
+    attack = functools.partial(apgd, epsilon=0.05, steps=20, loss=loss)
+    small, large = (
+        attack(lambda x, s=scale: s * net(x), images, labels, generator=seeded())
+        for scale in (1.0, 1024.0)
+    )
+    torch.testing.assert_close(small, large, rtol=0, atol=1e-12)
+
+
+def test_an_attack_leaves_model_input_grad_mode_and_random_numbers_as_it_found_them():
+    model, (images, labels) = a_net(middle=nn.Dropout).eval(), a_batch()
+    model[0].bias.requires_grad_(False)
+    model(images).sum().backward()
+    images.requires_grad_()
+
+    def state():
+        return ([m.training for m in model.modules()], torch.is_grad_enabled(), images.grad,
+                [(p.requires_grad, None if p.grad is None else p.grad.tolist(), p.tolist())
+                 for p in model.parameters()], images.tolist(), torch.get_rng_state().tolist())
+
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            before = state()
+            found = apgd_ensemble(model, images, labels, epsilon=0.1, steps=3, generator=seeded())
+            assert state() == before
+            assert not found.requires_grad
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_an_attack_finds_the_same_where_gradients_are_switched_off(mode):
+    model = a_net().eval()
+    expected = apgd_ensemble(model, *a_batch(), epsilon=0.1, steps=4, generator=seeded())
+    with mode():
+        found = apgd_ensemble(model, *a_batch(), epsilon=0.1, steps=4, generator=seeded())
+    assert torch.equal(found, expected)
+
+
+@every_attack
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_of_zero_or_nan_moves_nothing_and_spoils_no_other_image(attack, norm):
+    net = a_net().eval()
+    images, labels = a_right_batch(net)
+
+    def model(x):  # no image leaves: the epsilon is small
+        assert len(x) == len(images)
+        slope_nan = (0 * x[1:2].sum()).sqrt()
+        return torch.cat([net(x[:1].detach()), net(x[1:2]) + slope_nan, net(x[2:])])
+
+    settings = {"epsilon": 1e-3, "steps": 30, "norm": norm}
+    if attack is not ATTACKS["ce"] and attack is not ATTACKS["dlr"]:
+        settings["targets"] = 1
+    found = attack(model, images, labels, **settings, generator=seeded())
+    clean = attack(net, images, labels, **settings, generator=seeded())
+    assert torch.equal(found[2:], clean[2:])
+    starts = random_point(images, 1e-3, norm, seeded())
+    for i in (0, 1):  # to rounding, by the way into the ball
+        assert any(torch.allclose(found[i], x[i], 0, 1e-15) for x in (images, starts)), i
+
+
+def test_a_model_that_answers_nan_or_the_same_for_all_moves_nothing():
+    images, labels = a_batch()
+    for factor in (0.0, float("nan")):
+        found = apgd(lambda x, f=factor: f * x.flatten(1), images, labels, epsilon=0.1, steps=3)
+        assert torch.equal(found, images)
+
+
+@every_attack
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.full((7, 2, 3, 5), 200, dtype=torch.uint8)}, r"uint8.*divide bytes"),
+        ({"labels": torch.zeros(7)}, "labels must be integers.*float32"),
+        ({"epsilon": -0.1}, "epsilon must.*-0.1"),
+        ({"steps": 0}, "steps must.*0"),
+        ({"restarts": 0}, "restarts must.*0"),
+        ({"norm": "l_inf"}, "norm must.*'l_inf'.*'linf'"),
+        ({"model": a_net(torch.float32)}, r"model must.*model.eval\(\).*training"),
+    ],
+)
+def test_bad_input_is_named(attack, change, message):
+    images, labels = a_batch(dtype=torch.float32)
+    arguments = {"model": a_net(torch.float32).eval(), "images": images, "labels": labels}
+    with pytest.raises(ValueError, match=message):
+        attack(**{"epsilon": 0.1, "steps": 2} | arguments | change)
+
+
+@pytest.mark.parametrize(
+    ("classes", "settings", "message"),
+    [
+        (4, {"loss": "target"}, "loss must.*'target', nearest is 'targeted'"),
+        (2, {"loss": "dlr"}, "'dlr' needs logits of at least 3 classes; found 2"),
+        (3, {"loss": "targeted"}, "'targeted' needs logits of at least 4 classes; found 3"),
+        (4, {"loss": "targeted", "targets": 4}, "targets must be at most 3.*found 4"),
+        (4, {"loss": "targeted", "targets": 0}, "targets must.*0"),
+        (4, {"targets": 2}, "targets=2 goes with loss='targeted'; found loss='ce'"),
+    ],
+)
+def test_too_few_classes_are_named(classes, settings, message):
+    images, labels = a_batch(classes=2)
+    with pytest.raises(ValueError, match=message):
+        apgd(a_linear_net(classes=classes).eval(), images, labels, epsilon=0.1, **settings)
+
+
+def test_robust_accuracy_falls_with_every_attack_that_is_added():
+    model = a_net().eval()
+    images, labels = a_right_batch(model, 300)
+    found = [
+        robust_accuracy(model, images, labels, attack)
+        for attack in (
+            None,
+            functools.partial(apgd, epsilon=0.04, steps=10, generator=seeded()),
+            functools.partial(apgd_ensemble, epsilon=0.04, steps=10, generator=seeded()),
+        )
+    ]
+    assert found == sorted(found, reverse=True) and found[0] > found[1] > 0, found
+    assert F.cross_entropy(model(images), labels).isfinite()
