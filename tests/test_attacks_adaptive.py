@@ -126,7 +126,9 @@ def test_what_is_misclassified_to_begin_with_comes_back_as_it_is(attack):
 def test_an_image_is_attacked_alike_in_every_batch(loss, norm):
     model, n, runs = a_net().eval(), 9, 6
     images, labels = a_right_batch(model, n)
-    starts = (images + 0.1 * torch.rand(runs, *images.shape, generator=seeded()) - 0.05).clamp(0, 1)
+    starts = (images + 0.1 * torch.rand(runs, *images.shape, generator=seeded()) - 0.05).clamp(
+        0, 1
+    )
     rivals = torch.stack([(labels + 1 + run % 3) % 4 for run in range(runs)])
 
     def climbed(some):
@@ -150,7 +152,11 @@ def test_an_image_is_attacked_alike_in_every_batch(loss, norm):
 @every_attack
 def test_a_seeded_generator_decides_alone_and_advances_alike_for_every_model(attack):
     states = []
-    for model in (a_net().eval(), lambda x: 0 * x.flatten(1)[:, :4], a_linear_net(classes=4).eval()):
+    for model in (
+        a_net().eval(),
+        lambda x: 0 * x.flatten(1)[:, :4],
+        a_linear_net(classes=4).eval(),
+    ):
         images, labels = a_batch()
         run = functools.partial(attack, model, images, labels, epsilon=0.1, steps=6, restarts=2)
         stream = seeded(5)
@@ -209,9 +215,17 @@ def test_an_attack_leaves_model_input_grad_mode_and_random_numbers_as_it_found_t
     images.requires_grad_()
 
     def state():
-        return ([m.training for m in model.modules()], torch.is_grad_enabled(), images.grad,
-                [(p.requires_grad, None if p.grad is None else p.grad.tolist(), p.tolist())
-                 for p in model.parameters()], images.tolist(), torch.get_rng_state().tolist())
+        return (
+            [m.training for m in model.modules()],
+            torch.is_grad_enabled(),
+            images.grad,
+            [
+                (p.requires_grad, None if p.grad is None else p.grad.tolist(), p.tolist())
+                for p in model.parameters()
+            ],
+            images.tolist(),
+            torch.get_rng_state().tolist(),
+        )
 
     for grad in (True, False):
         with torch.set_grad_enabled(grad):

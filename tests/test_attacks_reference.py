@@ -91,9 +91,9 @@ def agree(model, images, labels, loss, norm, epsilon, steps):
     theirs = by_the_authors(loss, norm, epsilon, steps)
     n = len(images)
     a, b = (robust_accuracy(model, images, labels, attack, n) for attack in (ours, theirs))
-    # Twice the standard error of the difference of two runs of the authors' code, or of ours: the
-    # starts are random. Measured: below .013 for 297 images; the sampling error of one is .029.
-    assert abs(a - b) < 0.03, f"{a:.4f} here, {b:.4f} by the authors' code, n = {n}"
+    # On the same images only the random starts differ, for which .02 is twice what was seen in 42
+    # cases; the 95 % interval of one accuracy of .5 is .057 wide to either side at n = 297.
+    assert abs(a - b) <= 0.02, f"{a:.4f} here, {b:.4f} by the authors' code, n = {n}"
     return a
 
 
@@ -102,3 +102,42 @@ def agree(model, images, labels, loss, norm, epsilon, steps):
 def test_digits_resist_as_under_the_authors_code(digits_net, loss, norm, epsilon):
     found = agree(*digits_net, loss, norm, epsilon, steps=20)
     assert 0.05 < found < 0.95, "the test says nothing"
+
+
+@needs_weights
+@pytest.mark.parametrize(("loss", "steps"), [("ce", 100), ("targeted", 20)])
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("standard", 1 / 255), ("certified", 8 / 255), ("adversarial", 2 / 255)]
+)
+def test_published_networks_resist_as_under_the_authors_code(name, epsilon, loss, steps):
+    agree(*published(name, 150), loss, "linf", epsilon, steps)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_climb_is_higher_than_that_of_pgd_with_as_many_gradients(digits_net, norm):
+    net, images, labels = digits_net
+    epsilon, steps = {"linf": 0.08, "l2": 0.4}[norm], 40
+    settings = {"epsilon": epsilon, "steps": steps, "norm": norm}
+    adaptive = apgd(net, images, labels, **settings, generator=seeded())
+    for step_size in (2.5 * epsilon / steps, epsilon / 4):
+        plain = pgd(net, images, labels, **settings, step_size=step_size, generator=seeded())
+        with torch.no_grad():
+            logits = torch.stack([net(x) for x in (adaptive, plain)])
+        resist = (logits.argmax(dim=2) == labels).all(dim=0)  # where both had all their steps
+        loss = [F.cross_entropy(z[resist], labels[resist]) for z in logits]
+        right = (logits.argmax(dim=2) == labels).float().mean(dim=1)
+        assert right[0] <= right[1] and loss[0] >= loss[1], (right, loss)
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [("standard", 2 / 255), ("certified", 8 / 255), ("adversarial", 8 / 255)]
+)
+def test_the_ensemble_breaks_more_published_networks_than_pgd(name, epsilon):
+    net, images, labels = published(name, 100)
+    plain = functools.partial(
+        pgd, epsilon=epsilon, step_size=epsilon / 6, steps=20, generator=seeded()
+    )
+    both = functools.partial(apgd_ensemble, epsilon=epsilon, steps=20, generator=seeded())
+    found = [robust_accuracy(net, images, labels, attack) for attack in (plain, both)]
+    assert found[1] <= found[0], found

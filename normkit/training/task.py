@@ -100,6 +100,8 @@ def prepare(config: TrainConfig) -> Task:
         kept, held = data.split_validation(labels, config.validation, stream)
         test_images, test_labels = images[held], labels[held]
         images, labels = images[kept], labels[kept]
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} training image is left; training takes at least 2")
     if config.label_noise:
         labels = data.noisy_labels(
             labels,
