@@ -129,6 +129,8 @@ def clip_singular_values_(
     and only the k x k of the kernel are kept. That raises the norm above the bound again, by how
     much the table says; with `alternate` it ends at the bound. Padding is ignored, the torus is
     the layer's input rounded up to a multiple of the stride and at least as large as the kernel.
+    Weights that several layers share are clipped for one after the other; a row tells what its
+    layer left.
 
     Source: Sedghi, Gupta & Long, "The Singular Values of Convolutional Layers", ICLR 2019,
     https://arxiv.org/abs/1805.10408; every 100 steps in Liang & Huang, "Large Norms of CNN

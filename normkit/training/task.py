@@ -111,15 +111,16 @@ def prepare(config: TrainConfig) -> Task:
             generator=generator(config.seed, "noise"),
             flips=data.LABEL_FLIPS.get(config.dataset),
         )
-    if config.image_size is not None:
-        images = data.resize(images, config.image_size)
-        test_images = data.resize(test_images, config.image_size)
-        final = (data.resize(final[0], config.image_size), final[1])
-    form = _form(images, source.num_classes, config.standardize)
-    judged = final if config.test_once else (test_images, test_labels)
-    tensors = (t.to(config.device) for t in (images, labels, test_images, test_labels, *judged))
-    *watched, last, truth = tensors
+    sized = [_sized(part, config.image_size) for part in (images, test_images, final[0])]
+    form = _form(sized[0], source.num_classes, config.standardize)
+    last, truth = (sized[2], final[1]) if config.test_once else (sized[1], test_labels)
+    tensors = (sized[0], labels, sized[1], test_labels, last, truth)
+    *watched, last, truth = (t.to(config.device) for t in tensors)
     return Task(*watched, final=(last, truth), form=form)
+
+
+def _sized(images: Tensor, size: int | None) -> Tensor:
+    return images if size is None else data.resize(images, size)
 
 
 def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:

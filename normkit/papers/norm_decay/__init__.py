@@ -10,14 +10,8 @@ from .exact import Exactness, exactness
 from .lipschitz import NearestClass, Slopes, judge_lipschitz, separation, slopes
 from .measured import kept
 from .networks import Networks, committed, weights_folder
-from .regularization import (
-    REGULARIZATION,
-    Regularization,
-    chosen_strengths,
-    norm_history,
-    regularized,
-    regularized_runs,
-)
+from .regularization import REGULARIZATION, Regularization, regularized_runs
+from .regularized import chosen_strengths, norm_history, regularized
 from .runs import (
     SETTINGS,
     Adversaries,

@@ -1,26 +1,15 @@
-"""The runs behind norm decay, clipping and weight decay, and the tables read off them."""
+"""The runs behind norm decay, clipped singular values and weight decay."""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Sequence
 
-import pandas as pd
-
-from normkit.records import Record
 from normkit.training import Evaluation, Penalty, Projection, TrainConfig
 
 from ..profiles import choose
 
-__all__ = [
-    "REGULARIZATION",
-    "Regularization",
-    "chosen_strengths",
-    "norm_history",
-    "regularized",
-    "regularized_runs",
-]
+__all__ = ["DECAYS", "PAPER_NETS", "REGULARIZATION", "Regularization", "regularized_runs"]
 
-RUN = ["net", "method", "strength", "projected", "seed"]
 DECAYS = {"nd_l1": "l1", "nd_linf": "linf"}
 PAPER_NETS = (("vgg11", 64), ("resnet18", 64), ("senet18", 64), ("regnetx_200mf", 24))
 FIVE = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -151,104 +140,32 @@ def regularized_runs(
         epochs=setting.base.epochs if epochs is None else epochs,
         device=device,
     )
-    decays = {
-        method: [
-            dataclasses.replace(plain, penalty=Penalty("norm_decay", norm, beta))
-            for beta in setting.betas
-        ]
-        for method, norm in DECAYS.items()
-    }
-    held = Projection(batch_norm=setting.batch_norm)
-    runs = [
-        plain,
-        *(run for runs in decays.values() for run in runs),
-        *(dataclasses.replace(plain, projection=_clip(b, setting)) for b in setting.bounds),
-        *(dataclasses.replace(plain, weight_decay=wd) for wd in setting.weight_decays),
-        *(
-            dataclasses.replace(run, projection=held)
-            for run in decays["nd_linf"]
-            if run.penalty.beta in setting.projected
-        ),
-    ]
     return [
         dataclasses.replace(run, model=model, width=width, seed=seed)
         for seed in setting.seeds
         for model, width in setting.nets
-        for run in runs
+        for run in _methods(plain, setting)
     ]
 
 
-def regularized(records: Sequence[Record]) -> pd.DataFrame:
-    """Accuracies after the last epoch, one row per run.
-
-    Columns: net, method, strength (0 for plain), projected (BatchNorm is), seed, train,
-    validation, clean and robust (of test images, in [0, 1]; NaN where the run diverged), status.
-    """
-    rows = []
-    for record in records:
-        row = _labels(record) | dict.fromkeys(("train", "validation", "clean", "robust"), math.nan)
-        if record.status == "ok":
-            last = record.table("history").iloc[-1]
-            row |= {"train": last.train_accuracy, "validation": last.accuracy}
-            row |= {"clean": last.test_accuracy, "robust": last.robust_accuracy}
-        rows.append(row | {"status": record.status})
-    return pd.DataFrame(rows)
-
-
-def chosen_strengths(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `regularized` without projection, and whether their strength is the chosen one.
-
-    *In plain words:* of each method's strengths, that of the highest accuracy on the images held
-    out, averaged over seeds; of equals the weakest. A strength at which a run diverged is none.
-
-    Example:
-        >>> row = {"net": "cnn", "method": "wd", "projected": False, "seed": 0, "status": "ok"}
-        >>> found = chosen_strengths(pd.DataFrame([
-        ...     {**row, "strength": 0.1, "validation": 0.8},
-        ...     {**row, "strength": 0.2, "validation": 0.9}]))
-        >>> found.chosen.tolist()
-        [False, True]
-    """
-    table = table[~table.projected]
-    runs = table.groupby(["net", "method", "strength"], sort=False)
-    means = runs.validation.agg(lambda values: values.mean(skipna=False)).fillna(-1)
-    best = means.groupby(level=["net", "method"], sort=False).transform("max")
-    first = means[means == best].reset_index("strength").groupby(level=[0, 1]).strength.first()
-    chosen = first.loc[pd.MultiIndex.from_frame(table[["net", "method"]])].to_numpy()
-    return table.assign(chosen=table.strength == chosen)
-
-
-def norm_history(records: Sequence[Record]) -> pd.DataFrame:
-    """Every layer's norms as a run goes on, one row per run, epoch, layer and norm.
-
-    Columns: net, method, strength, projected, seed, epoch, layer, kind, norm, value. Runs that
-    diverged have no rows.
-    """
-    columns = ["epoch", "layer", "kind", "norm", "value"]
-    tables = [
-        record.table("norms")[columns].assign(**_labels(record))
-        for record in records
-        if record.status == "ok"
+def _methods(plain: TrainConfig, setting: Regularization) -> list[TrainConfig]:
+    """The plain run, and every method at every strength, from weak to strong."""
+    change = functools.partial(dataclasses.replace, plain)
+    l1, linf = (
+        [change(penalty=Penalty("norm_decay", norm, beta)) for beta in setting.betas]
+        for norm in DECAYS.values()
+    )
+    held = Projection(batch_norm=setting.batch_norm)
+    projected = [run for run in linf if run.penalty.beta in setting.projected]
+    return [
+        plain,
+        *l1,
+        *linf,
+        *(change(projection=_clip(bound, setting)) for bound in setting.bounds),
+        *(change(weight_decay=strength) for strength in setting.weight_decays),
+        *(dataclasses.replace(run, projection=held) for run in projected),
     ]
-    return pd.concat(tables, ignore_index=True)[[*RUN, *columns]]
 
 
 def _clip(bound: float, setting: Regularization) -> Projection:
     return Projection("singular_values", bound=bound, every=setting.every)
-
-
-def _labels(record: Record) -> dict:
-    """Method, strength, projected and seed, as its configuration tells."""
-    config = record.config
-    penalty, projection = config["penalty"], config["projection"]
-    method, strength = "plain", 0.0
-    if penalty["kind"] == "norm_decay":
-        method, strength = f"nd_{penalty['norm']}", penalty["beta"]
-    elif projection["kind"] == "singular_values":
-        method, strength = "svc", projection["bound"]
-    elif config["weight_decay"]:
-        method, strength = "wd", config["weight_decay"]
-    projected = projection["batch_norm"] is not None
-    return dict(
-        zip(RUN, (config["model"], method, strength, projected, config["seed"]), strict=True)
-    )

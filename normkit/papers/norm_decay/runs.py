@@ -133,17 +133,9 @@ def adversarial_runs(
         (24, True)
     """
     setting = _chosen(profile, seeds, epsilon)
-    radius = setting.attack_epsilon or setting.epsilon
-    evaluation = Evaluation(
-        epsilon=radius,
-        step_size=2.5 * radius / setting.attack_steps,
-        steps=setting.attack_steps,
-        images=setting.attack_images,
-        clean_every=0,
-    )
     base = dataclasses.replace(
         setting.base,
-        evaluation=evaluation,
+        evaluation=_evaluation(setting),
         epochs=setting.base.epochs if epochs is None else epochs,
         device=device,
     )
@@ -210,6 +202,13 @@ def _chosen(profile: str, seeds: Sequence[int] | None, epsilon: float | None) ->
         return setting
     step_size = setting.step_size * epsilon / setting.epsilon
     return dataclasses.replace(setting, epsilon=epsilon, step_size=step_size, attack_epsilon=None)
+
+
+def _evaluation(setting: Adversaries) -> Evaluation:
+    radius, steps = setting.attack_epsilon or setting.epsilon, setting.attack_steps
+    size = 2.5 * radius / steps
+    count = setting.attack_images
+    return Evaluation(epsilon=radius, step_size=size, steps=steps, images=count, clean_every=0)
 
 
 def _adversary(method: str, setting: Adversaries) -> Adversary:
