@@ -117,6 +117,21 @@ def test_bad_settings_are_refused_by_name(change, message):
         change()
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"penalty": Penalty("norm_decay", "l1")},
+        {"penalty": Penalty("norm_decay", "spectral")},
+        {"projection": Projection("norms", bound=1e6)},
+        {"projection": Projection("singular_values", bound=1e6)},
+        {"projection": Projection(batch_norm=1e6)},
+    ],
+)
+def test_a_run_that_diverges_under_a_method_says_at_which_step(method):
+    run = _train(lr=1e30, schedule="constant", **method)
+    assert run.status.startswith("diverged at step"), run.status
+
+
 def test_a_method_and_an_adversary_may_act_together():
     run = _train(penalty=Penalty("norm_decay"), adversary=Adversary("pgd", steps=1))
     assert run.status == "ok"

@@ -139,8 +139,7 @@ class _Trainer:
                 loss, hit = self.step(chosen, step / len(batches))
             losses.append(loss)
             hits.append(hit)
-        weights = torch.stack([p.detach().isfinite().all() for p in self.model.parameters()])
-        finite = torch.stack([*(loss.isfinite() for loss in losses), weights.all()])
+        finite = torch.stack([*(loss.isfinite() for loss in losses), _finite(self.model)])
         if not finite.all():
             self.log.status = f"diverged at step {first + int((~finite).nonzero()[0])}"
             return False
@@ -161,12 +160,27 @@ class _Trainer:
         stream = self.streams["attack"]
         loss, logits = attack_loss(self.model, images, labels, config.adversary, stream)
         loss.backward()
-        for act in self.penalties:
-            act()
+        if not self.act(self.penalties):
+            loss = loss * torch.nan
         self.optimizer.step()
-        for act in self.projections:
-            act()
+        if not self.act(self.projections):
+            loss = loss * torch.nan
         return loss.detach(), (logits.argmax(1) == labels).sum()
+
+    def act(self, methods: list[Callable[[], object]]) -> bool:
+        """Let methods act; whether they could, which weights whose squares overflow prevent."""
+        try:
+            for method in methods:
+                method()
+        except ValueError:
+            if all(p.detach().square().sum().isfinite() for p in self.model.parameters()):
+                raise
+            return False
+        return True
+
+
+def _finite(model: nn.Module) -> torch.Tensor:
+    return torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all()
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
