@@ -36,10 +36,12 @@ examples:
 EVALUATE = """\
 Prints the accuracy on test images, clean and attacked, each with the 95 % interval of Wilson
 for that many images.  Radii and step sizes are in units of the pixel range [0, 1].  The random
-starts of seed 0 are those of training's own robust accuracy.  Code in a checkpoint never runs.
+starts of seed 0 are those of training's own robust accuracy.  apgd finds its own step sizes: on
+the cross-entropy, then, where that fails, towards other classes.  Code in a checkpoint never runs.
 
 examples:
   python -m normkit evaluate 3f2a --attack pgd --epsilon 8/255 --steps 20 --seed 0
+  python -m normkit evaluate 3f2a --attack apgd --epsilon 8/255 --images 1000
   python -m normkit evaluate net.safetensors --dataset cifar10 --mean .49,.48,.45 --std .2,.2,.2"""
 
 LAYERS = """\
@@ -131,12 +133,13 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = _add(commands, "evaluate", "measure:evaluate", summary, EVALUATE, store=True)
     option = parser.add_argument
     option("target", metavar="KEY_OR_CHECKPOINT", help="a key, as far as it is unique, or a file")
-    option("--attack", choices=("none", "fgsm", "pgd"), default="pgd", help="default pgd")
+    option("--attack", choices=("none", "fgsm", "pgd", "apgd"), default="pgd", help="default pgd")
     option("--epsilon", type=number, metavar="R", help="radius; default 8/255")
-    option("--steps", type=count, metavar="N", help="of pgd; default 20")
+    option("--steps", type=count, metavar="N", help="of pgd; default 20; of apgd; default 100")
     option("--step-size", type=number, metavar="S", help="of pgd; default 2.5 epsilon / steps")
-    option("--norm", choices=("linf", "l2"), help="of pgd; default linf")
-    option("--restarts", type=count, metavar="N", help="of pgd; default 1")
+    option("--targets", type=count, metavar="N", help="classes apgd aims at; default 9, or all")
+    option("--norm", choices=("linf", "l2"), help="of pgd and apgd; default linf")
+    option("--restarts", type=count, metavar="N", help="of pgd and apgd; default 1")
     option("--seed", type=int, default=0, help="of the random starts; default 0")
     option("--images", type=count, metavar="N", help="the first N test images; default all")
     option("--device", choices=DEVICES, default="auto", help="default auto")

@@ -40,8 +40,8 @@ def test_checkpoints_are_those_of_the_paper():
         assert checkpoints(steps) == sorted(after for after in expected if after < steps), steps
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_worst_point_of_a_linear_model_is_reached(norm):
+@pytest.mark.parametrize(("norm", "steps"), [("linf", 1), ("linf", 100), ("l2", 100)])
+def test_the_worst_point_of_a_linear_model_is_reached(norm, steps):
     model = a_linear_net().eval()
     images, labels = a_right_batch(model, 60)
     images = 0.3 + 0.4 * images  # far enough from 0 and 1
@@ -55,9 +55,63 @@ def test_the_worst_point_of_a_linear_model_is_reached(norm):
     worst = images + epsilon * step
     resists = margins(model, worst, labels) > 0
     assert resists.any() and not resists.all(), "the test says nothing"
-    found = apgd(model, images, labels, epsilon=epsilon, norm=norm, generator=seeded())
+    found = apgd(
+        model, images, labels, epsilon=epsilon, norm=norm, steps=steps, generator=seeded()
+    )
     assert torch.equal(sure(model, found, labels), resists)
     torch.testing.assert_close(found[resists], worst[resists], rtol=0, atol=1e-8)
+
+
+def by_the_book(f, start, image, epsilon, steps):
+    """Algorithm 1 of the paper for one image: its points, and which conditions halved the step."""
+
+    def into_the_ball(x):
+        return (x - image).clamp(-epsilon, epsilon).add(image).clamp(0, 1)
+
+    def slope(x):
+        with torch.enable_grad():
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(f(x), x)[0]
+
+    points, x, before, step, checked = [start], start, start, 2 * epsilon, 0
+    values, best, halved, mark, fired = [f(start)], start, False, f(start), []
+    for k in range(steps):
+        if k in checkpoints(steps)[1:]:
+            rises = sum(values[i + 1] > values[i] for i in range(checked, k))
+            slow, stuck = rises < 0.75 * (k - checked), not halved and f(best) == mark
+            fired += [(bool(slow), bool(stuck))]
+            halved, mark, checked = slow or stuck, f(best), k
+            if halved:
+                step, x, values[-1] = step / 2, best, f(best)
+        z = into_the_ball(x + step * slope(x).sign())
+        ahead = z if k == 0 else into_the_ball(x + 0.75 * (z - x) + 0.25 * (x - before))
+        before, x = x, ahead
+        points.append(x)
+        values.append(f(x))
+        best = x if f(x) > f(best) else best
+    return points, fired
+
+
+def test_points_are_those_of_the_algorithm_in_the_paper():
+    waves = 10 * torch.randn(3, 5, generator=seeded(), dtype=torch.float64)
+    images, fired = torch.rand(60, 3, generator=seeded(1), dtype=torch.float64), []
+    for image in images.split(1):
+        start, seen = random_point(image, 0.1, "linf", seeded()), []
+
+        def f(x, start=start):  # waves, and a spike where the climb starts
+            spike = (-1e4 * (x - start).square().sum(dim=-1)).exp()
+            return (x @ waves).sin().sum(dim=-1) / 20 + spike
+
+        def model(x, f=f, seen=seen):  # the cross-entropy rises with f, and no image is fooled
+            seen.append(x.detach().clone())
+            return torch.stack([2 - f(x), torch.zeros(len(x))], dim=1)
+
+        apgd(model, image, torch.tensor([0]), epsilon=0.1, steps=36, generator=seeded())
+        points, reasons = by_the_book(f, start, image, 0.1, 36)
+        fired += reasons
+        torch.testing.assert_close(torch.cat(seen[1:]), torch.cat(points), rtol=0, atol=1e-9)
+    kinds = {(True, True), (True, False), (False, True), (False, False)}
+    assert set(fired) == kinds, "the test says nothing"
 
 
 def test_a_narrow_peak_is_found_by_halving_the_step():
@@ -126,9 +180,11 @@ def test_what_is_misclassified_to_begin_with_comes_back_as_it_is(attack):
 def test_an_image_is_attacked_alike_in_every_batch(loss, norm):
     model, n, runs = a_net().eval(), 9, 6
     images, labels = a_right_batch(model, n)
-    starts = (images + 0.1 * torch.rand(runs, *images.shape, generator=seeded()) - 0.05).clamp(
-        0, 1
-    )
+    reach = torch.linspace(0.02, 1, n).view(
+        -1, 1, 1, 1
+    )  # far ones are fooled at once, by many runs
+    offsets = 2 * torch.rand(runs, *images.shape, generator=seeded()) - 1
+    starts = (images + reach * offsets).clamp(0, 1)
     rivals = torch.stack([(labels + 1 + run % 3) % 4 for run in range(runs)])
 
     def climbed(some):

@@ -139,7 +139,9 @@ def test_a_checkpoint_is_the_network_it_was_saved_from(store, tmp_path, kind):
     assert evaluated(str(path), "--dataset", "digits", *words) == expected
 
 
-@pytest.mark.parametrize("words", [("--norm", "l2", "--epsilon", "1/2"), ("--restarts", "2")])
+@pytest.mark.parametrize(
+    "words", [("--norm", "l2", "--epsilon", "1/2"), ("--restarts", "2"), ("--attack", "apgd", "--targets", "2")],
+)  # fmt: skip
 def test_no_attack_finds_more_right_answers_than_there_are(store, words):
     words = (*words, "--steps", "2", "--images", "40", "--store", str(store.root))
     clean, robust = evaluated(only(store).key, *words)
@@ -346,6 +348,7 @@ def test_data_that_is_here_is_named_with_its_fingerprint(tmp_path):
         ("evaluate 0 --epsilon -1", "'-1' is no number or fraction >= 0"),
         ("evaluate 0 --epsilon x/255", "'x/255' is no number or fraction"),
         ("evaluate 0 --attack pgb", "; nearest: 'pgd'; see"),
+        ("evaluate 0 --targets 3", "--targets must be left out: --attack pgd has none"),
         ("evaluate 0 --attack fgsm --steps 3", "--steps must be left out: --attack fgsm has none"),
         ("evaluate 0 --steps 0", "'0' is not a whole number above 0"),
         ("evaluate {key} --images 9999", "digits has 297 test images"),

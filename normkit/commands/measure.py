@@ -28,7 +28,9 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "none": {},
     "fgsm": {"epsilon": 8 / 255},
     "pgd": {"epsilon": 8 / 255, "steps": 20, "step_size": None, "norm": "linf", "restarts": 1},
+    "apgd": {"epsilon": 8 / 255, "steps": 100, "targets": None, "norm": "linf", "restarts": 1},
 }
+OPTIONS = tuple(dict.fromkeys(name for settings in ATTACKS.values() for name in settings))
 
 
 def evaluate(chosen: argparse.Namespace) -> int:
@@ -52,7 +54,7 @@ def evaluate(chosen: argparse.Namespace) -> int:
 def _attacks(chosen: argparse.Namespace) -> dict[str, Callable | None]:
     """No attack, and the chosen one by its settings; an option that it lacks is refused."""
     asked = vars(chosen)
-    given = {name: asked[name] for name in ATTACKS["pgd"] if asked[name] is not None}
+    given = {name: asked[name] for name in OPTIONS if asked[name] is not None}
     for name in given.keys() - ATTACKS[chosen.attack].keys():
         option = name.replace("_", "-")
         raise ValueError(f"--{option} must be left out: --attack {chosen.attack} has none")
@@ -62,10 +64,12 @@ def _attacks(chosen: argparse.Namespace) -> dict[str, Callable | None]:
     if chosen.attack == "fgsm":
         attack = functools.partial(attacks.fgsm, **settings)
     else:
-        if settings["step_size"] is None:
+        if chosen.attack == "pgd" and settings["step_size"] is None:
             settings["step_size"] = 2.5 * settings["epsilon"] / settings["steps"]
         starts = training.generator(chosen.seed, "evaluation")
-        attack = functools.partial(attacks.pgd, generator=starts, **settings)
+        found = {"pgd": attacks.pgd, "apgd": attacks.apgd_ensemble}[chosen.attack]
+        attack = functools.partial(found, generator=starts, **settings)
+    settings = {name: value for name, value in settings.items() if value is not None}
     shown = (f"{name.replace('_', ' ')} {plain(value)}" for name, value in settings.items())
     return {"none": None, f"{chosen.attack} ({', '.join(shown)})": attack}
 

@@ -11,7 +11,7 @@ from .lipschitz import NearestClass, Slopes, judge_lipschitz, separation, slopes
 from .measured import kept
 from .networks import Networks, committed, weights_folder
 from .regularization import REGULARIZATION, Regularization, regularized_runs
-from .regularized import chosen_strengths, norm_history, regularized
+from .regularized import chosen_strengths, norm_history, refreshed, regularized
 from .runs import (
     SETTINGS,
     Adversaries,
@@ -55,6 +55,7 @@ __all__ = [
     "norm_history",
     "norm_sums",
     "other_start",
+    "refreshed",
     "regularized",
     "regularized_runs",
     "separation",

@@ -4,10 +4,14 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
+from torch import nn
 
+from normkit import attacks, data
 from normkit.records import Record
+from normkit.training import from_dict, prepare, restore
 
-__all__ = ["chosen_strengths", "norm_history", "regularized"]
+__all__ = ["chosen_strengths", "norm_history", "refreshed", "regularized"]
 
 RUN = ["net", "method", "strength", "projected", "seed"]
 
@@ -82,3 +86,34 @@ def _labels(record: Record) -> dict:
     return dict(
         zip(RUN, (config["model"], method, strength, projected, config["seed"]), strict=True)
     )
+
+
+@torch.no_grad()
+def refreshed(records: Sequence[Record]) -> pd.DataFrame:
+    """Test accuracy with BatchNorm's running statistics as they are, and estimated afresh.
+
+    *In plain words:* running statistics follow the weights with a delay of some ten steps. Where
+    weights shrink quickly, the network that is evaluated is not the one that was trained; one
+    pass over the training images shows which of the two has failed.
+
+    Columns: net, method, strength, projected, seed, train, clean, refreshed (accuracies in
+    [0, 1]). Runs that diverged have no rows.
+    """
+    rows = []
+    for record in records:
+        if record.status != "ok":
+            continue
+        model, task = restore(record), prepare(from_dict(record.config | {"device": "cpu"}))
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain average over batches
+        model.train()
+        for batch in task.images.split(record.config["batch_size"]):
+            model(data.to_float(batch))
+        images, labels = task.final
+        found = attacks.robust_accuracy(model.eval(), data.to_float(images), labels)
+        last = record.table("history").iloc[-1]
+        row = {"train": last.train_accuracy, "clean": last.test_accuracy, "refreshed": found}
+        rows.append(_labels(record) | row)
+    return pd.DataFrame(rows, columns=[*RUN, "train", "clean", "refreshed"])
