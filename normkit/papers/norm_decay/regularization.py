@@ -13,6 +13,7 @@ __all__ = ["DECAYS", "PAPER_NETS", "REGULARIZATION", "Regularization", "regulari
 DECAYS = {"nd_l1": "l1", "nd_linf": "linf"}
 PAPER_NETS = (("vgg11", 64), ("resnet18", 64), ("senet18", 64), ("regnetx_200mf", 24))
 FIVE = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+MILESTONES = (75 / 120, 90 / 120, 100 / 120)
 DECADES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
@@ -28,7 +29,8 @@ class Regularization:
         betas: strengths of norm decay, from weak to strong.
         weight_decays: strengths of weight decay.
         bounds: on singular values, from weak to strong.
-        every: steps from one clipping of singular values to the next.
+        every: steps from one clipping of singular values to the next; the last one comes some
+            20 steps before the end, as the authors', so that BatchNorm's statistics follow.
         batch_norm: bound of BatchNorm's norms, in the runs that project them.
         projected: the strengths of norm decay in linf that are also run with it.
         seeds: repetitions; methods are compared within a seed.
@@ -50,8 +52,11 @@ DIGITS = TrainConfig(
     validation=0.5,
     test_once=True,
     initialization="torch",
-    lr=0.1,
+    lr=0.05,
+    nesterov=False,
     weight_decay=0.0,
+    schedule="step",
+    milestones=MILESTONES,
     epochs=30,
     norms=("l1", "linf"),
     norms_every=3,
@@ -73,7 +78,7 @@ REGULARIZATION = {
         DIGITS,
         betas=DECADES,
         weight_decays=DECADES,
-        every=13,
+        every=23,
         batch_norm=3.0,
         projected=(1e-2, 3e-2),
     ),
@@ -83,6 +88,7 @@ REGULARIZATION = {
             dataset="cifar10",
             image_size=16,
             subset=2000,
+            lr=0.1,
             epochs=40,
             augment="flip",
             evaluation=Evaluation(
@@ -91,7 +97,7 @@ REGULARIZATION = {
         ),
         betas=DECADES,
         weight_decays=DECADES,
-        every=31,
+        every=50,
         batch_norm=3.0,
         projected=(1e-2, 3e-2),
     ),
@@ -106,7 +112,7 @@ REGULARIZATION = {
             nesterov=False,
             weight_decay=0.0,
             schedule="step",
-            milestones=(75 / 120, 90 / 120, 100 / 120),
+            milestones=MILESTONES,
             augment="crop_flip",
             device="cuda",
             norms_every=5,
