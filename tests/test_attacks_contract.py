@@ -174,3 +174,21 @@ def test_robust_accuracy_falls_with_every_attack_that_is_added():
         )
     ]
     assert found == sorted(found, reverse=True) and found[0] > found[1] > 0, found
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr", "targeted"])
+def test_logits_of_lower_precision_are_taken_up(loss):
+    torch.manual_seed(0)
+    net = torch.nn.Linear(6, 5).eval()
+    images, labels = torch.rand(8, 6), torch.arange(8) % 5
+    found = apgd(
+        lambda x: net(x).bfloat16(), images, labels, epsilon=0.2, steps=4, loss=loss,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert found.dtype == images.dtype and (found - images).abs().max() <= 0.2 + 1e-6
+
+
+def test_a_label_that_is_no_class_is_refused():
+    net = torch.nn.Linear(6, 5).eval()
+    with pytest.raises(ValueError, match="labels must be in 0 to 4.*found 0 to 7"):
+        apgd(net, torch.rand(8, 6), torch.arange(8), epsilon=0.1)

@@ -37,16 +37,16 @@ def test_a_projection_holds_its_bound_after_every_step():
 
 def test_singular_values_are_clipped_every_so_many_steps():
     plain = _train(lr=1e-6, weight_decay=0.0)  # 4 steps that hardly move
-    clipped, never = (
+    clipped, earlier = (
         _train(lr=1e-6, weight_decay=0.0, projection=Projection("singular_values", bound=0.5, every=every))
-        for every in (4, 5)
+        for every in (4, 3)
     )  # fmt: skip
-    assert torch.equal(plain.model.head.weight, never.model.head.weight)
-    low, high = (
+    low, before, high = (
         norms.spectral_norm(run.model.blocks[1].convolution1, (8, 8), boundary="circular").lower
-        for run in (clipped, plain)
+        for run in (clipped, earlier, plain)
     )
-    assert low < 0.9 * high
+    assert low < 0.9 * high and before < 0.9 * high
+    assert not torch.equal(clipped.model.head.weight, plain.model.head.weight)
 
 
 def test_a_run_with_a_named_method_is_stored_and_found(tmp_path):
@@ -109,6 +109,12 @@ def test_apgd_is_no_weaker_than_pgd_with_as_many_steps():
         (lambda: Evaluation("auto"), "evaluation.attack 'auto' is not known"),
         (lambda: dataclasses.replace(TINY, test_once=True), "test_once needs images held out"),
         (lambda: dataclasses.replace(TINY, warmup_epochs=3.0), "the warm-up must fit into the run"),
+        (lambda: Projection(bound=math.inf), "projection.bound is inf; it must be above 0 and finite"),
+        (lambda: Penalty(beta=math.inf), "penalty.beta is inf"),
+        (lambda: _train(projection=Projection("norms", every=5)), "would never act"),
+        (lambda: _train(projection=Projection(batch_norm=1.0), normalization="none"), "BatchNorm"),
+        (lambda: _train(projection=Projection("norms"), convolution="weight_norm"), "stem"),
+        (lambda: _train(evaluation=Evaluation("apgd", epsilon=0.1, targets=10)), "at most 9"),
         (lambda: training.prepare(dataclasses.replace(TINY, subset=1)), "1 training image"),
     ],
 )  # fmt: skip
@@ -122,14 +128,36 @@ def test_bad_settings_are_refused_by_name(change, message):
     [
         {"penalty": Penalty("norm_decay", "l1")},
         {"penalty": Penalty("norm_decay", "spectral")},
+        {"penalty": Penalty("norm_decay", include=("conv", "batch_norm"))},
         {"projection": Projection("norms", bound=1e6)},
         {"projection": Projection("singular_values", bound=1e6)},
         {"projection": Projection(batch_norm=1e6)},
     ],
 )
-def test_a_run_that_diverges_under_a_method_says_at_which_step(method):
-    run = _train(lr=1e30, schedule="constant", **method)
+@pytest.mark.parametrize("lr", [1e19, 1e30])
+def test_a_run_that_diverges_under_a_method_says_at_which_step(method, lr):
+    run = _train(lr=lr, schedule="constant", epochs=4, **method)
     assert run.status.startswith("diverged at step"), run.status
+
+
+def test_statistics_estimated_afresh_are_those_of_the_training_images():
+    stale, fresh = (_train(lr=0.5, fresh_statistics=f) for f in (False, True))
+    assert torch.equal(stale.model.head.weight, fresh.model.head.weight)
+    assert all(layer.momentum == 0.1 for layer in fresh.model.modules() if hasattr(layer, "momentum"))
+    images = training.prepare(fresh.config).images / 255
+    with torch.no_grad():
+        seen = [fresh.model.stem.convolution(part) for part in images.split(32)]
+    mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+    var = torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0)
+    layer, old = fresh.model.stem.normalization, stale.model.stem.normalization
+    torch.testing.assert_close((layer.running_mean, layer.running_var), (mean, var))
+    assert not torch.allclose(old.running_var, var)
+
+
+def test_fresh_statistics_meet_the_bound_on_batch_norm():
+    run = _train(lr=0.5, fresh_statistics=True, projection=Projection(batch_norm=0.5))
+    table = run.tables["norms"]
+    assert (table[table.kind == "batch_norm"].value <= 0.5 * (1 + 1e-6)).all()
 
 
 def test_a_method_and_an_adversary_may_act_together():

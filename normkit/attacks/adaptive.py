@@ -2,6 +2,8 @@
 
 __all__ = ["apgd", "apgd_ensemble"]
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from .checks import (
     check_classes,
     check_evaluation_mode,
     check_images,
+    check_labels,
     check_settings,
     check_targets,
 )
@@ -154,8 +157,10 @@ def _attack(model, images, labels, losses, epsilon, steps, targets, norm, restar
     check_evaluation_mode(model)
     with torch.inference_mode(False), torch.no_grad():
         images, labels = ordinary(images), ordinary(labels).long()
+        model = functools.partial(_logits, model, images.dtype)
         logits = model(images)
         check_classes(logits.shape[1], losses, targets)
+        check_labels(labels, logits.shape[1])
         resists, result = correct(logits, labels), images
         for loss in losses:
             goal = LOSSES[loss]
@@ -168,6 +173,11 @@ def _attack(model, images, labels, losses, epsilon, steps, targets, norm, restar
             result = torch.where(per_image(taken, images), found.images, result)
             resists = resists & ~found.fooled
     return result
+
+
+def _logits(model: Model, dtype: torch.dtype, images: Tensor) -> Tensor:
+    """Logits as precise as the images, where a model computes in less."""
+    return model(images).to(dtype)
 
 
 def _rivals(logits: Tensor, labels: Tensor, count: int | None) -> Tensor:

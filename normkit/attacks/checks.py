@@ -71,6 +71,13 @@ def check_classes(classes, losses, targets):
                          f"{targets}")
 
 
+def check_labels(labels, classes):
+    low, high = (bound.item() for bound in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be in 0 to {classes - 1}, one of the model's {classes} "
+                         f"classes; found {low} to {high}")
+
+
 def _check_length(name, value):
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be finite and >= 0, such as 8 / 255; found {value}")

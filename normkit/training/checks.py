@@ -1,6 +1,7 @@
 """What makes a configuration acceptable, field by field."""
 
 import difflib
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -43,16 +44,16 @@ def known(field: str, value: Any, accepted: Sequence[str]) -> None:
 
 
 def positive(config: Any, prefix: str, fields: Sequence[str]) -> None:
-    """Refuse a value that is not above 0; None passes."""
+    """Refuse a value that is not above 0, or not finite; None passes."""
     for name in fields:
         value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{prefix}{name} is {value}; it must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{prefix}{name} is {value}; it must be above 0 and finite")
 
 
 def not_negative(config: Any, prefix: str, fields: Sequence[str]) -> None:
-    """Refuse a value below 0, or one that is no number."""
+    """Refuse a value below 0, or one that is not finite."""
     for name in fields:
         value = getattr(config, name)
-        if not value >= 0:
-            raise ValueError(f"{prefix}{name} is {value}; it must not be negative")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{prefix}{name} is {value}; it must not be negative, and finite")

@@ -29,6 +29,10 @@ class TrainConfig:
         validation: fraction of the training images that is held out and evaluated in place of
             the test images, for choosing settings.
         test_once: measure the test images, too, once: after the last epoch.
+        fresh_statistics: after the last epoch and before it is measured, estimate BatchNorm's
+            running statistics afresh, over one pass of the training images. They follow the
+            weights with a delay of some ten steps, so that where weights shrink to the end the
+            network that is evaluated is not the one that was trained.
         label_noise: fraction of training labels that are changed.
         label_noise_kind: symmetric or asymmetric.
         model: a name of `models.NAMES`.
@@ -92,6 +96,7 @@ class TrainConfig:
     subset: int | None = None
     validation: float = 0.0
     test_once: bool = False
+    fresh_statistics: bool = False
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
     model: str = "resnet8"

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from normkit import penalties, projections
+from normkit import data, penalties, projections
+from normkit.projections.targets import batch_norms, written_layers
 
 from .config import TrainConfig
-from .task import Form
+from .task import Task
 
-__all__ = ["penalty", "projection"]
+__all__ = ["penalty", "projection", "refresh_statistics"]
 
 
-def penalty(config: TrainConfig, model: nn.Module, form: Form) -> Callable[[], object] | None:
+def penalty(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], object] | None:
     """What acts on the gradients, after backward; None where the configuration names nothing."""
     chosen = config.penalty
     if chosen.kind == "none":
@@ -23,15 +26,24 @@ def penalty(config: TrainConfig, model: nn.Module, form: Form) -> Callable[[], o
         beta=chosen.beta,
         memory=chosen.memory,
         include=chosen.include,
-        input_size=form.input_size,
+        input_size=task.form.input_size,
     ).step
 
 
-def projection(config: TrainConfig, model: nn.Module, form: Form) -> Callable[[], object] | None:
-    """What acts on the weights, after a step; None where the configuration names nothing."""
-    chosen, size, steps = config.projection, form.input_size, 0
+def projection(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], object] | None:
+    """What acts on the weights, after a step; None where the configuration names nothing.
+
+    Raises:
+        ValueError: a projection that the network cannot have, or that would never act.
+    """
+    chosen, size, steps = config.projection, task.form.input_size, 0
     if chosen.kind == "none" and chosen.batch_norm is None:
         return None
+    if chosen.batch_norm is not None:
+        batch_norms(model)
+    if chosen.kind != "none":
+        written_layers(model)
+        _check_every(config, len(task.images))
 
     def act() -> None:
         nonlocal steps
@@ -48,3 +60,28 @@ def projection(config: TrainConfig, model: nn.Module, form: Form) -> Callable[[]
             )
 
     return act
+
+
+def _check_every(config: TrainConfig, images: int) -> None:
+    steps = config.epochs * -(-images // config.batch_size)
+    if steps and config.projection.every > steps:
+        found = f"projection.every is {config.projection.every}"
+        raise ValueError(f"{found}, and the run has {steps} steps, so it would never act")
+
+
+@torch.no_grad()
+def refresh_statistics(config: TrainConfig, model: nn.Module, task: Task) -> None:
+    """Estimate BatchNorm's running statistics afresh, over one pass of the training images."""
+    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the plain average over batches
+    model.train()
+    for batch in task.images.split(config.batch_size):
+        if len(batch) > 1:
+            model(data.to_float(batch))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    if config.projection.batch_norm is not None:
+        projections.project_batch_norm_(model, config.projection.batch_norm)

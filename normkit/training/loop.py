@@ -121,7 +121,7 @@ class _Trainer:
         named = (hooks.penalty, hooks.projection)
         own = (hook(model, self.optimizer) if hook else None for hook in given)
         self.penalties, self.projections = (
-            [act for act in (make(config, model, task.form), mine) if act]
+            [act for act in (make(config, model, task), mine) if act]
             for make, mine in zip(named, own, strict=True)
         )
         streams = ("order", "augment", "attack")
@@ -144,6 +144,8 @@ class _Trainer:
             self.log.status = f"diverged at step {first + int((~finite).nonzero()[0])}"
             return False
         accuracy = torch.stack(hits).sum().item() / sum(map(len, batches))
+        if self.config.fresh_statistics and epoch == self.config.epochs:
+            hooks.refresh_statistics(self.config, self.model, self.task)
         self.log.epoch(self.model, epoch, torch.stack(losses).mean().item(), accuracy)
         return True
 
@@ -168,12 +170,13 @@ class _Trainer:
         return loss.detach(), (logits.argmax(1) == labels).sum()
 
     def act(self, methods: list[Callable[[], object]]) -> bool:
-        """Let methods act; whether they could, which weights whose squares overflow prevent."""
+        """Let methods act; whether they could, which values whose squares overflow prevent."""
         try:
             for method in methods:
                 method()
         except ValueError:
-            if all(p.detach().square().sum().isfinite() for p in self.model.parameters()):
+            state = (t for t in self.model.state_dict().values() if t.is_floating_point())
+            if all(tensor.square().sum().isfinite() for tensor in state):
                 raise
             return False
         return True

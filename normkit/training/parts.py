@@ -122,7 +122,7 @@ class Projection:
 
     Arguments:
         kind: none; norms, to project every slice of every layer to a norm of at most `bound`; or
-            singular_values, to clip those of every convolution on the torus.
+            singular_values, to clip those of every linear layer and, on the torus, convolution.
         norm: of norms: l1 or linf.
         bound: the upper bound.
         every: steps from one projection to the next.

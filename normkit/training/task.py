@@ -87,7 +87,8 @@ def prepare(config: TrainConfig) -> Task:
     """Resize, choose and relabel images; all on the configured device.
 
     Raises:
-        ValueError: a subset larger than the training set, or a size that does not divide.
+        ValueError: a subset larger than the training set, a size that does not divide, or more
+            targets than classes.
     """
     source = dataset(config.dataset)
     images, labels = source.train_images, source.train_labels
@@ -100,8 +101,6 @@ def prepare(config: TrainConfig) -> Task:
         kept, held = data.split_validation(labels, config.validation, stream)
         test_images, test_labels = images[held], labels[held]
         images, labels = images[kept], labels[kept]
-    if len(images) < 2:
-        raise ValueError(f"{len(images)} training image is left; training takes at least 2")
     if config.label_noise:
         labels = data.noisy_labels(
             labels,
@@ -111,12 +110,23 @@ def prepare(config: TrainConfig) -> Task:
             generator=generator(config.seed, "noise"),
             flips=data.LABEL_FLIPS.get(config.dataset),
         )
-    sized = [_sized(part, config.image_size) for part in (images, test_images, final[0])]
-    form = _form(sized[0], source.num_classes, config.standardize)
-    last, truth = (sized[2], final[1]) if config.test_once else (sized[1], test_labels)
-    tensors = (sized[0], labels, sized[1], test_labels, last, truth)
-    *watched, last, truth = (t.to(config.device) for t in tensors)
+    _check(config, len(images), source.num_classes)
+    images, test_images = (_sized(part, config.image_size) for part in (images, test_images))
+    judged = (_sized(final[0], config.image_size), final[1]) if config.test_once else ()
+    judged = judged or (test_images, test_labels)
+    form = _form(images, source.num_classes, config.standardize)
+    parts = (images, labels, test_images, test_labels, *judged)
+    *watched, last, truth = (part.to(config.device) for part in parts)
     return Task(*watched, final=(last, truth), form=form)
+
+
+def _check(config: TrainConfig, images: int, num_classes: int) -> None:
+    attack = config.evaluation
+    if images < 2:
+        raise ValueError(f"{images} training image is left; training takes at least 2")
+    if attack.attack == "apgd" and attack.epsilon and attack.targets >= num_classes:
+        found = f"evaluation.targets is {attack.targets}; of {num_classes} classes"
+        raise ValueError(f"{found} at most {num_classes - 1} can be aimed at")
 
 
 def _sized(images: Tensor, size: int | None) -> Tensor:
