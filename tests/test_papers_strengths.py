@@ -16,7 +16,7 @@ FAMILIES = {"nd_l1": (0.01, 0.1), "nd_linf": (0.01, 0.1), "svc": (2.0, 0.1), "wd
 
 
 def _runs(gain=0.05, rise=0.0, best="weak", seeds=3) -> pd.DataFrame:
-    """Two strengths of each method, the test accuracy `gain` above plain's at the weak one only."""
+    """Two strengths of each method; at the weak one test accuracy is `gain` above plain's."""
     rows = []
     for seed in range(seeds):
         noise = 0.002 * seed
@@ -48,12 +48,19 @@ def test_accuracy_is_judged_at_the_strength_chosen_on_images_held_out(case, verd
     judged = norm_decay.judge_accuracy(norm_decay.chosen_strengths(_runs(**case)), "quick")
     assert judged.verdict == verdict, judged
     assert sum("clean" in part.name for part in judged.parts) == 2
-    assert sum("robust" in part.name for part in judged.parts) == 8
+    assert sum("robust" in part.name for part in judged.parts) == 4
 
 
-def test_the_strongest_bound_on_singular_values_is_the_smallest():
-    parts = norm_decay.judge_accuracy(norm_decay.chosen_strengths(_runs()), "quick").parts
-    assert any(part.name.startswith("a, svc 0.1 (strongest)") for part in parts)
+def test_robust_accuracy_is_judged_at_the_largest_strength_that_keeps_the_accuracy():
+    table = _runs(rise=0.1)
+    found = norm_decay.judge_accuracy(norm_decay.chosen_strengths(table), "quick")
+    robust = [part.name for part in found.parts if "robust" in part.name]
+    assert [name.rpartition(" ")[2] for name in robust] == ["0.01", "0.01", "2", "0.01"]
+    collapsed = table.strength.isin([0.1, 2.0]) & (table.method != "plain")
+    table.loc[collapsed | (table.method == "wd"), "validation"] = 0.5
+    found = norm_decay.judge_accuracy(norm_decay.chosen_strengths(table), "quick")
+    lost = [part for part in found.parts if "no strength keeps" in part.name]
+    assert [part.verdict for part in lost] == ["not run", "not run"]  # svc and wd
 
 
 def test_a_strength_at_which_a_run_diverged_is_not_chosen():
@@ -82,8 +89,9 @@ def _history(falls=(1.0, 0.9, 0.5), batch_norm=(1.0, 1.1, 2.0), projected=0.1) -
                             if held and not strength:
                                 continue
                             wiggle = 1 + 0.01 * seed * (strength > 0)
-                            rows.append(("a", name, strength, held, seed, epoch, kind, kind, norm,
-                                         factor * (value * wiggle if epoch == 2 else 1.0)))  # fmt: skip
+                            scaled = factor * (value * wiggle if epoch == 2 else 1.0)
+                            run = ("a", name, strength, held, seed)
+                            rows.append((*run, epoch, kind, kind, norm, scaled))
     columns = ["net", "method", "strength", "projected", "seed", "epoch", "layer", "kind", "norm"]
     return pd.DataFrame(rows, columns=[*columns, "value"]).drop_duplicates(columns)
 
@@ -102,6 +110,14 @@ def test_curves_are_judged_from_each_strength_to_the_next(case, verdict):
     judged = norm_decay.judge_curves(_history(**case), "quick")
     assert judged.verdict == verdict, judged
     assert len(judged.parts) == 2 * (2 + 1) and {part.n for part in judged.parts} == {3}
+
+
+def test_runs_that_diverged_leave_their_steps_unjudged():
+    table = _history()
+    for lost in ([0.1], [0.01], [0.01, 0.1], [0.0]):
+        gone = table.assign(value=table.value.mask(table.strength.isin(lost)))
+        judged = norm_decay.judge_curves(gone, "quick")
+        assert judged.verdict == "not run" and len(judged.parts) == 6, lost
 
 
 @pytest.mark.parametrize("profile", papers.PROFILES)
@@ -140,6 +156,14 @@ def test_records_tell_method_and_strength(tmp_path):
     assert (held.value <= 1 + 1e-6).all() and len(held)
 
 
+def test_equal_images_of_different_classes_have_no_robust_classifier(monkeypatch):
+    slopes = norm_decay.slopes("smoke")
+    images, labels = torch.zeros(4, 1, 2, 2, dtype=torch.float64), torch.arange(4)
+    monkeypatch.setattr(type(slopes), "_images", lambda self: (images, labels))
+    with pytest.raises(ValueError, match="are equal and of different classes"):
+        slopes.tables()
+
+
 def test_the_nearest_class_does_not_depend_on_the_slope_and_its_steepness_is_it():
     torch.manual_seed(0)
     images, labels = torch.rand(30, 1, 3, 3, dtype=torch.float64), torch.arange(30) % 3
@@ -166,12 +190,14 @@ def test_the_nearest_class_does_not_depend_on_the_slope_and_its_steepness_is_it(
 
 @pytest.mark.parametrize(
     ("column", "value", "verdict"),
-    [(None, 0, "reproduced"), ("certified", 0.999, "contradicted"),
-     ("robust", 0.99, "contradicted"), ("measured_slope", 9.0, "contradicted")],
+    [(None, 0, "reproduced"), ("accuracy", 0.999, "contradicted"),
+     ("robust", 0.99, "contradicted"), ("measured_slope", 9.0, "contradicted"),
+     ("control", 1.0, "not separable")],
 )  # fmt: skip
 def test_slopes_are_judged_exactly(column, value, verdict):
-    table = pd.DataFrame({"slope": [1.0, 10.0], "images": 5, "attacked": 3, "certified": 1.0,
-                          "robust": 1.0, "measured_slope": [1.0, 10.0]})  # fmt: skip
+    table = pd.DataFrame({"slope": [1.0, 10.0, 100.0], "images": 5, "attacked": 3,
+                          "accuracy": 1.0, "robust": 1.0, "control": 0.1,
+                          "measured_slope": [1.0, 10.0, 100.0]})  # fmt: skip
     if column:
         table.loc[1, column] = value
     assert norm_decay.judge_lipschitz(table, "quick").verdict == verdict
@@ -193,7 +219,7 @@ def test_the_kept_table_says_what_the_networks_are():
 
 @pytest.mark.skipif(
     networks.weights_folder() is None or not os.environ.get("NORMKIT_DATA"),
-    reason="NORMKIT_SHARED and NORMKIT_DATA name no folders with the weights and CIFAR-10",
+    reason="NORMKIT_WEIGHTS and NORMKIT_DATA name no folders with the weights and CIFAR-10",
 )
 def test_networks_measured_here_are_those_of_the_kept_table():
     kept, found = norm_decay.committed(), norm_decay.Networks().tables()
@@ -207,7 +233,7 @@ def test_networks_measured_here_are_those_of_the_kept_table():
 
 
 def test_networks_without_their_weights_say_where_they_are_looked_for(monkeypatch, tmp_path):
-    monkeypatch.setenv("NORMKIT_SHARED", str(tmp_path))
+    monkeypatch.setenv("NORMKIT_WEIGHTS", str(tmp_path))
     assert norm_decay.weights_folder() is None
-    with pytest.raises(FileNotFoundError, match="NORMKIT_SHARED names no folder"):
+    with pytest.raises(FileNotFoundError, match="NORMKIT_WEIGHTS names no folder"):
         norm_decay.Networks().dependencies()

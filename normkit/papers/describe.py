@@ -27,7 +27,7 @@ def describe(configs: Sequence[TrainConfig]) -> str:
         shown = " (last one shown)" if first.norms or first.final_norms else ""
         words += [f"{_each(configs, 'epochs')} epochs{shown}, {first.schedule} lr "]
         words[-1] += f"{_each(configs, 'lr')}, batch {_each(configs, 'batch_size')}, "
-        words[-1] += f"weight decay {first.weight_decay:g}"
+        words[-1] += f"weight decay {_each(configs, 'weight_decay')}"
         names = {"he": "He's initialization", "torch": "torch's initialization"}
         plain = [config for config in configs if config.convolution == "conv"] or configs
         words += [" and ".join(sorted({names[config.initialization] for config in plain}))]
@@ -45,26 +45,39 @@ def describe(configs: Sequence[TrainConfig]) -> str:
 
 
 def _each(configs: Sequence[TrainConfig], field: str) -> str:
-    """The values that a field takes, in the order of the runs."""
-    return " or ".join(dict.fromkeys(f"{getattr(config, field):g}" for config in configs))
+    """The values that a field takes, in the order of the runs, or their range if many."""
+    values = list(dict.fromkeys(getattr(config, field) for config in configs))
+    if len(values) > 3:
+        return f"{min(values):g} to {max(values):g}"
+    return " or ".join(f"{value:g}" for value in values)
 
 
 def diverged(records: Sequence[Record]) -> str:
     """How many runs ended in a loss that is no number, and which.
 
     A record's method is read off its configuration: normalization, convolution, adversary,
-    penalty and projection.
+    penalty, projection and weight decay.
     """
     lost = [record for record in records if record.status != "ok"]
     names = []
     for config, status in ((record.config, record.status) for record in lost):
         method = [config["normalization"], config["convolution"], config["adversary"]["kind"]]
-        method += [config["penalty"]["kind"], config["projection"]["kind"]]
-        method = [name for name in method if name not in ("conv", "none")] or ["plain"]
-        if config["penalty"]["kind"] != "none":
-            method.append(f"{config['penalty']['norm']} {config['penalty']['beta']:g}")
-        if config["projection"]["kind"] != "none":
-            method.append(f"{config['projection']['bound']:g}")
-        words = [config["model"], *method, f"batch {config['batch_size']}", f"lr {config['lr']:g}"]
+        method = [name for name in method if name not in ("conv", "none")]
+        words = [config["model"], *(method + _acting(config) or ["plain"])]
+        words += [f"batch {config['batch_size']}", f"lr {config['lr']:g}"]
         names.append(" ".join([*words, f"seed {config['seed']} ({status})"]))
     return f"{len(lost)} of {len(records)} runs diverged" + "".join(f"\n  {n}" for n in names)
+
+
+def _acting(config: dict) -> list[str]:
+    """What acts on gradients and weights, in words."""
+    penalty, projection, found = config["penalty"], config["projection"], []
+    if penalty["kind"] != "none":
+        found.append(f"norm decay {penalty['norm']} {penalty['beta']:g}")
+    if projection["kind"] != "none":
+        found.append(f"{projection['kind']} at most {projection['bound']:g}")
+    if projection["batch_norm"] is not None:
+        found.append(f"BatchNorm at most {projection['batch_norm']:g}")
+    if config["weight_decay"]:
+        found.append(f"weight decay {config['weight_decay']:g}")
+    return found

@@ -11,7 +11,7 @@ from .lipschitz import NearestClass, Slopes, judge_lipschitz, separation, slopes
 from .measured import kept
 from .networks import Networks, committed, weights_folder
 from .regularization import REGULARIZATION, Regularization, regularized_runs
-from .regularized import chosen_strengths, norm_history, refreshed, regularized
+from .regularized import chosen_strengths, norm_history, regularized
 from .runs import (
     SETTINGS,
     Adversaries,
@@ -22,7 +22,7 @@ from .runs import (
     other_start,
 )
 from .speed import Speed, timing
-from .strengths import judge_accuracy, judge_curves, norm_sums
+from .strengths import judge_accuracy, judge_curves, norm_totals
 from .verdicts import CLAIMS, judge_density, judge_exact, judge_layers, judge_speed
 
 __all__ = [
@@ -53,9 +53,8 @@ __all__ = [
     "kept",
     "layer_norms",
     "norm_history",
-    "norm_sums",
+    "norm_totals",
     "other_start",
-    "refreshed",
     "regularized",
     "regularized_runs",
     "separation",

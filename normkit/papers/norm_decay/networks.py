@@ -23,9 +23,10 @@ NETWORKS = {"standard": IMAGENET, "certified": IMAGENET, "adversarial": CIFAR}
 
 
 def weights_folder() -> Path | None:
-    """Where the three files lie: `weights` in `$NORMKIT_SHARED`; None if one is not there."""
-    folder = Path(os.environ.get("NORMKIT_SHARED") or "nowhere") / "weights"
-    return folder if all(_file(folder, name).is_file() for name in NETWORKS) else None
+    """Where the three files lie, `$NORMKIT_WEIGHTS`; None if one of them is not there."""
+    named = os.environ.get("NORMKIT_WEIGHTS")
+    there = named and all(_file(Path(named), name).is_file() for name in NETWORKS)
+    return Path(named) if there else None
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -52,10 +53,11 @@ class Networks:
         """The hashes of the weights, of the images, and of the code that measures."""
         folder = weights_folder()
         if folder is None:
-            raise FileNotFoundError("NORMKIT_SHARED names no folder with the weights of the nets")
+            raise FileNotFoundError("NORMKIT_WEIGHTS names no folder with the weights of the nets")
         files = {n: hashlib.sha256(_file(folder, n).read_bytes()).hexdigest() for n in NETWORKS}
         found = files | {"data cifar10": dataset("cifar10").fingerprint()}
-        return found | measuring_code(__name__, "normkit.attacks", "normkit.models")
+        code = ("normkit.attacks", "normkit.data", "normkit.models", "normkit.training.task")
+        return found | measuring_code(__name__, *code)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Tables "accuracy" and "norms".

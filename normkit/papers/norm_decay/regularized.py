@@ -4,14 +4,10 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
-from torch import nn
 
-from normkit import attacks, data
 from normkit.records import Record
-from normkit.training import from_dict, prepare, restore
 
-__all__ = ["chosen_strengths", "norm_history", "refreshed", "regularized"]
+__all__ = ["chosen_strengths", "norm_history", "regularized"]
 
 RUN = ["net", "method", "strength", "projected", "seed"]
 
@@ -59,16 +55,22 @@ def chosen_strengths(table: pd.DataFrame) -> pd.DataFrame:
 def norm_history(records: Sequence[Record]) -> pd.DataFrame:
     """Every layer's norms as a run goes on, one row per run, epoch, layer and norm.
 
-    Columns: net, method, strength, projected, seed, epoch, layer, kind, norm, value. Runs that
-    diverged have no rows.
+    Columns: net, method, strength, projected, seed, epoch, layer, kind, norm, value. A run that
+    diverged has rows of its last epoch alone, with nans.
     """
     columns = ["epoch", "layer", "kind", "norm", "value"]
-    tables = [
-        record.table("norms")[columns].assign(**_labels(record))
-        for record in records
-        if record.status == "ok"
-    ]
+    tables = []
+    for record in records:
+        table = record.table("norms") if record.status == "ok" else _lost(record)
+        tables.append(table[columns].assign(**_labels(record)))
     return pd.concat(tables, ignore_index=True)[[*RUN, *columns]]
+
+
+def _lost(record: Record) -> pd.DataFrame:
+    config = record.config
+    kinds = ["conv", "batch_norm"] if config["normalization"] == "batch" else ["conv"]
+    rows = [{"kind": kind, "norm": norm} for kind in kinds for norm in config["norms"]]
+    return pd.DataFrame(rows).assign(epoch=config["epochs"], layer="", value=math.nan)
 
 
 def _labels(record: Record) -> dict:
@@ -86,34 +88,3 @@ def _labels(record: Record) -> dict:
     return dict(
         zip(RUN, (config["model"], method, strength, projected, config["seed"]), strict=True)
     )
-
-
-@torch.no_grad()
-def refreshed(records: Sequence[Record]) -> pd.DataFrame:
-    """Test accuracy with BatchNorm's running statistics as they are, and estimated afresh.
-
-    *In plain words:* running statistics follow the weights with a delay of some ten steps. Where
-    weights shrink quickly, the network that is evaluated is not the one that was trained; one
-    pass over the training images shows which of the two has failed.
-
-    Columns: net, method, strength, projected, seed, train, clean, refreshed (accuracies in
-    [0, 1]). Runs that diverged have no rows.
-    """
-    rows = []
-    for record in records:
-        if record.status != "ok":
-            continue
-        model, task = restore(record), prepare(from_dict(record.config | {"device": "cpu"}))
-        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain average over batches
-        model.train()
-        for batch in task.images.split(record.config["batch_size"]):
-            model(data.to_float(batch))
-        images, labels = task.final
-        found = attacks.robust_accuracy(model.eval(), data.to_float(images), labels)
-        last = record.table("history").iloc[-1]
-        row = {"train": last.train_accuracy, "clean": last.test_accuracy, "refreshed": found}
-        rows.append(_labels(record) | row)
-    return pd.DataFrame(rows, columns=[*RUN, "train", "clean", "refreshed"])
