@@ -23,7 +23,14 @@ from .runs import (
 )
 from .speed import Speed, timing
 from .strengths import judge_accuracy, judge_curves, norm_totals
-from .verdicts import CLAIMS, judge_density, judge_exact, judge_layers, judge_speed
+from .verdicts import (
+    CLAIMS,
+    judge_density,
+    judge_exact,
+    judge_layers,
+    judge_speed,
+    median_ratios,
+)
 
 __all__ = [
     "CLAIMS",
@@ -52,6 +59,7 @@ __all__ = [
     "judge_speed",
     "kept",
     "layer_norms",
+    "median_ratios",
     "norm_history",
     "norm_totals",
     "other_start",

@@ -10,7 +10,14 @@ from normkit.claims import Claim, Part, Verdict, above, combine, exact
 from .lipschitz import LIPSCHITZ
 from .strengths import ACCURACY, CURVES
 
-__all__ = ["CLAIMS", "judge_density", "judge_exact", "judge_layers", "judge_speed"]
+__all__ = [
+    "CLAIMS",
+    "judge_density",
+    "judge_exact",
+    "judge_layers",
+    "judge_speed",
+    "median_ratios",
+]
 
 ROBUST_MARGIN = 0.2
 NORMS = ("l1", "linf")
@@ -125,6 +132,22 @@ def judge_layers(norms: pd.DataFrame, profile: str) -> Verdict:
                 )
             )
     return combine(LAYERS, parts, profile=profile, evidence="norm_decay/layers_linf.csv")
+
+
+def median_ratios(norms: pd.DataFrame) -> pd.Series:
+    """Median layer norm over plain's of the same seed, mean over seeds; by net, norm and method.
+
+    Example:
+        >>> run = {"net": "cnn", "norm": "l1", "seed": 0}
+        >>> norms = pd.DataFrame([run | {"method": "plain", "value": 2.0},
+        ...     run | {"method": "pgd", "value": 3.0}])
+        >>> float(median_ratios(norms)["cnn", "l1", "pgd"])
+        1.5
+    """
+    medians = norms.groupby(["net", "norm", "seed", "method"], sort=False).value.median()
+    wide = medians.unstack("method")
+    ratios = wide.div(wide["plain"], axis=0).drop(columns="plain").stack()
+    return ratios.groupby(level=["net", "norm", "method"], sort=False).mean()
 
 
 def _weights(norms: pd.DataFrame) -> pd.DataFrame:
