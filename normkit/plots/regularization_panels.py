@@ -163,7 +163,7 @@ def strength_axis(axes: Axes, strengths: Iterable[float], method: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(*np.exp([place[0] - sign * margin, place[-1] + sign * margin]))
     shown, last = [], -np.inf
-    room = 0.58 * margin * axes.get_gridspec().ncols  # the smaller the panel, the fewer names fit
+    room = 0.8 * margin * axes.get_gridspec().ncols  # the smaller the panel, the fewer names fit
     for name, at in zip(names(order), sign * place, strict=True):
         free = at - last > room
         shown.append(name if free else "")
