@@ -110,4 +110,4 @@ def test_a_bad_table_is_named_before_anything_is_drawn(name):
     with pytest.raises(ValueError, match="table lacks the column method"):
         draw(table.drop(columns="method"))
     with pytest.raises(ValueError, match="the nearest is 'fft_svd'"):
-        draw(table.assign(method="svd_fft"))
+        draw(table.assign(method="fft_svdd"))
