@@ -12,7 +12,7 @@ from normkit.plots.marks import GREY, count, header, log_ticks, readable
 from normkit.plots.style import COLORS, LABELS, MARKERS
 from normkit.plots.tables import mean_interval
 
-__all__ = ["accuracies", "densities", "dots", "ratio_rows"]
+__all__ = ["accuracies", "densities", "dots", "ratio_rows", "short_name"]
 
 _LINE = 8.4  # points from one line of a legend to the next
 
@@ -91,7 +91,7 @@ def dots(axes: Axes, means: pd.DataFrame, method: str, reference: str, *, title:
             markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip
     log_ticks(axes)
-    axes.set_yticks(list(row.values()), [_short(names[position]) for position in row])
+    axes.set_yticks(list(row.values()), [short_name(names[position]) for position in row])
     axes.set_ylim(len(row) - 0.4, -0.6)
     axes.grid(axis="y")
     axes.tick_params(axis="y", length=0)
@@ -124,6 +124,12 @@ def ratio_rows(axes: Axes, paired: pd.DataFrame, names: list[str], methods: list
     axes.spines["left"].set_visible(False)
 
 
-def _short(name: str) -> str:
+def short_name(name: str, length: int = 20) -> str:
+    """Shorten a layer's name: no word for a convolution but conv, and its end if still too long.
+
+    Example:
+        >>> short_name("blocks.0.convolution1"), short_name("layers.0.convolution")
+        ('blocks.0.conv1', 'layers.0')
+    """
     name = name.removesuffix(".convolution").replace("convolution", "conv")
-    return name if len(name) <= 20 else f"\N{HORIZONTAL ELLIPSIS}{name[-19:]}"
+    return name if len(name) <= length else f"\N{HORIZONTAL ELLIPSIS}{name[1 - length :]}"

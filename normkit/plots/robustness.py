@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from normkit.plots.marks import finish, header, log_ticks, picture, readable, shades
+from normkit.plots.norm_panels import short_name
 from normkit.plots.regularization_panels import names, once, unmeasured
 from normkit.plots.style import COLORS, COLUMN, LABELS, MARKERS, NORMS, PAGE, Picture, style
 from normkit.plots.tables import choose, require
@@ -191,7 +192,7 @@ def networks(table: pd.DataFrame, accuracy: pd.DataFrame, *, note: str = "") -> 
         _rows(axes, rows[rows["norm"] == norm], places)
         header(axes, NORMS[norm])
         axes.set_xlabel("norm (log scale)")
-    grid[0].set_yticks(range(len(places)), [_short(name) for name in places])
+    grid[0].set_yticks(range(len(places)), [short_name(name, 18) for name in places])
     found = [name for name in _NETWORKS if name in set(rows["network"])]
     _accuracy_key(figure, found, accuracy.set_index("network"))
     facts = "Vertical line: median over the layers. At 2/255 and 8/255: accuracy under attack."
@@ -235,8 +236,3 @@ def _accuracy_key(figure: Picture, found: list[str], accuracy: pd.DataFrame) -> 
     legend = figure.legend(handles=handles, loc="outside upper left")
     for text, name in zip(legend.get_texts(), found, strict=True):
         text.set_color(readable(COLORS[name]))
-
-
-def _short(name: str) -> str:
-    name = name.removesuffix(".convolution")
-    return name if len(name) <= 18 else f"\N{HORIZONTAL ELLIPSIS}{name[-17:]}"

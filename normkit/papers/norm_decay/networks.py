@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from normkit import attacks, data, models, norms
-from normkit.training import dataset, generator
+from normkit.training import Evaluation, dataset, robust_accuracy
 
 from .measured import measuring_code
 
@@ -56,8 +56,8 @@ class Networks:
             raise FileNotFoundError("NORMKIT_WEIGHTS names no folder with the weights of the nets")
         files = {n: hashlib.sha256(_file(folder, n).read_bytes()).hexdigest() for n in NETWORKS}
         found = files | {"data cifar10": dataset("cifar10").fingerprint()}
-        code = ("normkit.attacks", "normkit.data", "normkit.models", "normkit.training.task")
-        return found | measuring_code(__name__, *code)
+        code = ("normkit.attacks", "normkit.data", "normkit.models", "normkit.training.objective")
+        return found | measuring_code(__name__, *code, "normkit.training.task")
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Tables "accuracy" and "norms".
@@ -71,13 +71,12 @@ class Networks:
             state = load_file(_file(folder, name))
             given = {"normalization": nn.Identity, "mean": mean, "std": std}
             model = models.from_state_dict(state, input_size=(32, 32), **given)
-            for radius in (0, *self.radii):
-                count = self.attacked if radius else self.images
-                images = data.to_float(source.test_images[:count])
-                labels = source.test_labels[:count]
-                attack = _pgd(radius / 255) if radius else None
-                found = attacks.robust_accuracy(model, images, labels, attack)
-                rows.append((name, "pgd" if radius else "none", radius, len(images), found))
+            images, labels = source.test_images[: self.images], source.test_labels[: self.images]
+            clean = attacks.robust_accuracy(model, data.to_float(images), labels)
+            rows.append((name, "none", 0, len(images), clean))
+            for radius in self.radii:
+                robust = robust_accuracy(model, images, labels, self._evaluation(radius / 255))
+                rows.append((name, "pgd", radius, self.attacked, robust))
             table = norms.layer_table(
                 model, (3, 32, 32), norms=("l1", "linf", "spectral"), rtol=1e-6
             )
@@ -88,15 +87,9 @@ class Networks:
             "norms": pd.concat(tables, ignore_index=True),
         }
 
-
-def _pgd(epsilon: float):
-    starts = generator(0, "evaluation")
-
-    def attack(model, images, labels):
+    def _evaluation(self, epsilon: float) -> Evaluation:
         size = {"epsilon": epsilon, "step_size": epsilon / 6, "steps": 20}
-        return attacks.pgd(model, images, labels, **size, generator=starts)
-
-    return attack
+        return Evaluation("pgd", **size, images=self.attacked)
 
 
 def committed() -> dict[str, pd.DataFrame]:

@@ -8,7 +8,14 @@ from normkit.training import Evaluation, Penalty, Projection, TrainConfig
 
 from ..profiles import choose
 
-__all__ = ["DECAYS", "PAPER_NETS", "REGULARIZATION", "Regularization", "regularized_runs"]
+__all__ = [
+    "DECAYS",
+    "MILESTONES",
+    "PAPER_NETS",
+    "REGULARIZATION",
+    "Regularization",
+    "regularized_runs",
+]
 
 DECAYS = {"nd_l1": "l1", "nd_linf": "linf"}
 PAPER_NETS = (("vgg11", 64), ("resnet18", 64), ("senet18", 64), ("regnetx_200mf", 24))
@@ -164,17 +171,14 @@ def _methods(plain: TrainConfig, setting: Regularization) -> list[TrainConfig]:
         [change(penalty=Penalty("norm_decay", norm, beta)) for beta in setting.betas]
         for norm in DECAYS.values()
     )
+    clip = functools.partial(Projection, "singular_values", every=setting.every)
     held = Projection(batch_norm=setting.batch_norm)
     projected = [run for run in linf if run.penalty.beta in setting.projected]
     return [
         plain,
         *l1,
         *linf,
-        *(change(projection=_clip(bound, setting)) for bound in setting.bounds),
+        *(change(projection=clip(bound=bound)) for bound in setting.bounds),
         *(change(weight_decay=strength) for strength in setting.weight_decays),
         *(dataclasses.replace(run, projection=held) for run in projected),
     ]
-
-
-def _clip(bound: float, setting: Regularization) -> Projection:
-    return Projection("singular_values", bound=bound, every=setting.every)

@@ -10,7 +10,7 @@ from normkit.records import Record
 from normkit.training import Adversary, Evaluation, TrainConfig
 
 from ..profiles import choose
-from .regularization import PAPER_NETS
+from .regularization import MILESTONES, PAPER_NETS
 
 __all__ = [
     "SETTINGS",
@@ -92,7 +92,7 @@ SETTINGS = {
             nesterov=False,
             weight_decay=0.0,
             schedule="step",
-            milestones=(75 / 120, 90 / 120, 100 / 120),
+            milestones=MILESTONES,
             augment="crop_flip",
             device="cuda",
             norms=(),
