@@ -1,0 +1,106 @@
+"""What an optimizer keeps of a weight, and how it must move when the weight is rescaled."""
+
+import torch
+from torch import Tensor
+
+from .units import Use
+
+__all__ = ["OptimizerState", "check_optimizer"]
+
+POWERS = {
+    torch.optim.SGD: {"momentum_buffer": -1.0},
+    torch.optim.Adam: {"exp_avg": -1.0, "exp_avg_sq": -2.0, "max_exp_avg_sq": -2.0},
+    torch.optim.AdamW: {"exp_avg": -1.0, "exp_avg_sq": -2.0, "max_exp_avg_sq": -2.0},
+    torch.optim.NAdam: {"exp_avg": -1.0, "exp_avg_sq": -2.0},
+    torch.optim.RAdam: {"exp_avg": -1.0, "exp_avg_sq": -2.0},
+    torch.optim.RMSprop: {"square_avg": -2.0, "grad_avg": -1.0},
+    torch.optim.Adagrad: {"sum": -2.0},
+}
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+    """Refuse an optimizer whose state is not known, or that holds none of the parameters.
+
+    Raises:
+        TypeError: if it is of another class.
+        ValueError: if it holds other parameters.
+    """
+    if type(optimizer) not in POWERS:
+        names = ", ".join(kind.__name__ for kind in POWERS)
+        raise TypeError(
+            f"optimizer is a {type(optimizer).__name__}, whose state cannot be rescaled; accepted "
+            f"are {names}, or None to leave the state as it is"
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held & {id(parameter) for parameter in parameters}:
+        raise ValueError(
+            "optimizer holds none of the parameters that are rescaled; make it from this model's "
+            "parameters()"
+        )
+
+
+class OptimizerState:
+    """The buffers of an optimizer that go as a power of a weight's scale.
+
+    *In plain words:* where a weight is multiplied by s its gradient is divided by s, so a running
+    mean of gradients is divided by s, too, and one of their squares by s^2. Without an optimizer
+    gradients that are there are divided, since nobody knows whether they are still to be used.
+
+    Arguments:
+        optimizer: or None.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer.step()
+        >>> from normkit.projections.enorm.units import Shape
+        >>> use = Use(weight, Shape("bias"), None, None)
+        >>> [(tensor.tolist(), power) for tensor, power in OptimizerState(optimizer)(use)]
+        [([1.0, 1.0], -1.0)]
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer | None):
+        self.optimizer = optimizer
+        self._spent: tuple | None = None
+        if optimizer is not None:
+            optimizer.register_step_post_hook(self._stepped)
+
+    def __call__(self, use: Use) -> list[tuple[Tensor, float]]:
+        """The tensors that go with a parameter, each with its power."""
+        if self.optimizer is None:
+            gradient = use.parameter.grad
+            return [] if gradient is None else [(gradient, -1.0)]
+        state = self.optimizer.state.get(use.parameter, {})
+        powers = POWERS[type(self.optimizer)]
+        found = ((state.get(name), power) for name, power in powers.items())
+        return [(tensor, power) for tensor, power in found if isinstance(tensor, Tensor)]
+
+    def refuse_unspent(self, parameters: list[Tensor]) -> None:
+        """Refuse to act on gradients that no step has used: they belong to the old weights.
+
+        Raises:
+            RuntimeError: in the middle of gradient accumulation.
+        """
+        if self.optimizer is None:
+            return
+        given = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not given or self._mark(given[0]) == self._spent:
+            return
+        if all(g.isfinite().all() for g in given) and any(g.any() for g in given):
+            raise RuntimeError(
+                "the gradients have not been used by a step of the optimizer; call step() after "
+                "optimizer.step(), not in the middle of gradient accumulation"
+            )
+
+    def watch(self, parameters: list[Tensor]) -> None:
+        """Let the parameter whose gradient tells whether it has been used be one of these."""
+        self._watched = parameters
+
+    def _stepped(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        given = [p.grad for p in self._watched if p.grad is not None]
+        self._spent = self._mark(given[0]) if given else None
+
+    @staticmethod
+    def _mark(gradient: Tensor) -> tuple[int, int]:
+        return id(gradient), gradient._version

@@ -1,0 +1,160 @@
+"""Groups of hidden units that the same weights write and read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .units import ENDS, Units, Use
+
+__all__ = ["Group", "Member", "group_units", "left_out"]
+
+
+class Member:
+    """Where the units of a group stand along one side of a tensor.
+
+    Arguments:
+        use: of the tensor.
+        side: "rows" (it writes the units) or "columns" (it reads them).
+        places: along that side, ascending.
+        units: which unit of the group stands at each place.
+        count: of the group's units.
+    """
+
+    def __init__(self, use: Use, side: str, places: np.ndarray, units: np.ndarray, count: int):
+        self.use, self.side, self.count = use, side, count
+        self.size = len(use.rows if side == "rows" else use.columns)
+        self.places = None if len(places) == self.size else torch.from_numpy(places)
+        self.times = len(units) // count
+        blocks = np.repeat(np.arange(count), self.times)
+        self.units = None if np.array_equal(blocks, units) else torch.from_numpy(units)
+
+    def gather(self, sums: Tensor) -> Tensor:
+        """The sums of a side, one per unit of the group."""
+        if self.places is not None:
+            sums = sums[self.places.to(sums.device)]
+        if self.units is not None:
+            return sums.new_zeros(self.count).index_add_(0, self.units.to(sums.device), sums)
+        return sums if self.times == 1 else sums.view(self.count, -1).sum(1)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value per unit of the group, at its places along the side; 1 elsewhere."""
+        if self.units is not None:
+            values = values[self.units.to(values.device)]
+        elif self.times > 1:
+            values = values.repeat_interleave(self.times)
+        if self.places is None:
+            return values
+        whole = values.new_ones(self.size)
+        whole[self.places.to(values.device)] = values
+        return whole
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hidden units, and the tensors that write them, read them, and follow them.
+
+    `linked` are the tensors that do both, so that the units cannot be balanced side by side.
+    """
+
+    count: int
+    writers: tuple[Member, ...]
+    readers: tuple[Member, ...]
+    followers: tuple[Member, ...]
+
+    @property
+    def linked(self) -> list[tuple[Member, Member]]:
+        """The sides of each tensor that both writes and reads units of the group."""
+        return [(w, r) for w in self.writers for r in self.readers if w.use is r.use]
+
+
+def group_units(units: Units) -> list[Group]:
+    """All units that can be balanced, those with the same tensors together, in forward order."""
+    classes, reasons = units.classes()
+    sides = [(use, side) for use in units.uses.values() for side in ("rows", "columns")]
+    sides = [(use, side) for use, side in sides if getattr(use, side) is not None]
+    found = [classes[getattr(use, side)] for use, side in sides]
+    total = int(classes.max(initial=-1)) + 1
+    uses = np.zeros((total, len(sides)), dtype=bool)
+    for column, members in enumerate(found):
+        uses[members, column] = True
+    writes = np.array([_writes(*side) for side in sides], dtype=bool)
+    reads = np.array([side == "columns" for _, side in sides], dtype=bool)
+    free = uses[:, writes].any(1) & uses[:, reads].any(1)
+    free[list(reasons)] = False
+    chosen = np.flatnonzero(free)
+    if not len(chosen):
+        return []
+    kinds, kind = np.unique(uses[chosen], axis=0, return_inverse=True)
+    grouped = [
+        _group(sides, found, pattern, chosen[kind.reshape(-1) == number])
+        for number, pattern in enumerate(kinds)
+    ]
+    return [group for _, group in sorted(grouped, key=lambda pair: pair[0])]
+
+
+def _writes(use: Use, side: str) -> bool:
+    return side == "rows" and use.shape.kind != "bias"
+
+
+def _group(sides, found, pattern: np.ndarray, members: np.ndarray) -> tuple[tuple, Group]:
+    """The group of some classes, and its place in forward order: that of its first writer."""
+    numbers = np.flatnonzero(pattern)
+    first = next(number for number in numbers if _writes(*sides[number]))
+    inside = found[first][np.isin(found[first], members)]
+    order = inside[np.sort(np.unique(inside, return_index=True)[1])]
+    unit = np.full(int(max(f.max() for f in found)) + 1, -1)
+    unit[order] = np.arange(len(order))
+    made: dict[str, list[Member]] = {"writers": [], "readers": [], "followers": []}
+    for number in numbers:
+        use, side = sides[number]
+        local = unit[found[number]]
+        places = np.flatnonzero(local >= 0)
+        role = "readers" if side == "columns" else "writers"
+        role = "followers" if use.shape.kind == "bias" else role
+        made[role].append(Member(use, side, places, local[places], len(order)))
+    place = (int(first), int(np.flatnonzero(np.isin(found[first], members))[0]))
+    return place, Group(len(order), **{role: tuple(parts) for role, parts in made.items()})
+
+
+def left_out(units: Units) -> list[tuple[str, str, int, str]]:
+    """Tensor, side, number of channels and reason, for all that keeps its scale.
+
+    The ends of the network are not told of, for tensors that take part on their other side.
+    """
+    classes, reasons = units.classes()
+    free = np.ones(int(classes.max(initial=-1)) + 1, dtype=bool)
+    free[list(reasons)] = False
+    used: dict[str, np.ndarray] = {"rows": np.zeros_like(free), "columns": np.zeros_like(free)}
+    for use in units.uses.values():
+        for side, marked in used.items():
+            numbers = getattr(use, side)
+            if numbers is not None and (side == "columns" or use.shape.kind != "bias"):
+                marked[classes[numbers]] = True
+    rows = []
+    for use in units.uses.values():
+        told = _sides(use, classes, reasons, used)
+        whole = sum(count for *_, count, _ in told) == sum(
+            len(s) for s in (use.rows, use.columns) if s is not None
+        )
+        rows += [row for row in told if whole or row[-1] not in ENDS]
+    return rows
+
+
+def _sides(use: Use, classes: np.ndarray, reasons: dict[int, str], used: dict) -> list[tuple]:
+    rows, name = [], " = ".join(use.names)
+    for side, numbers in (("output", use.rows), ("input", use.columns)):
+        why: dict[str, int] = {}
+        for found in classes[numbers].tolist() if numbers is not None else ():
+            reason = reasons.get(found)
+            if reason is None and not used["columns"][found]:
+                reason = "is read by no weight"
+            if reason is None and not used["rows"][found]:
+                reason = "is written by no weight"
+            if reason is not None:
+                why[reason] = why.get(reason, 0) + 1
+        rows += [(name, side, count, reason) for reason, count in why.items()]
+    return rows
+
+
