@@ -244,7 +244,10 @@ find_environment
 complete "$PYTHON"
 cd "$ROOT"
 if [ "$EXTRA" = test ]; then
-  if "$PYTHON" -c 'import xdist' >/dev/null 2>&1; then set -- -n 2 "$@"; fi
+  if "$PYTHON" -c 'import xdist' >/dev/null 2>&1; then
+    set -- -n 2 "$@"
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # threads of two processes would wait for each other
+  fi
   exec "$PYTHON" -m pytest -q "$@"
 fi
 exec "$PYTHON" -m normkit run "$@"

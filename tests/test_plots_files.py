@@ -47,6 +47,8 @@ def test_direct_labels_move_as_little_as_needed():
     "none batch layer instance group scaled_ws weight_norm", "plain pgd trades alp",
     "l1 linf bracket power_method gram_iteration fft_svd", "exact border_free released",
     "none batch spectral_norm oni ocnn conv_norm", "none batch group weight_norm enorm",
+    "none batch group weight_norm_batch path_sgd enorm enorm_batch",
+    "none batch group enorm enorm_batch released_enorm",
 ])  # fmt: skip
 def test_colors_and_markers_are_distinct_wherever_methods_meet(keys):
     for values in (COLORS, MARKERS, LABELS):

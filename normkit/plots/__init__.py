@@ -2,6 +2,7 @@
 
 from normkit.plots import (
     beyond_batchnorm,
+    enorm,
     norm_checks,
     norm_decay,
     normalizers,
@@ -14,6 +15,7 @@ from normkit.plots.style import save, style
 
 __all__ = [
     "beyond_batchnorm",
+    "enorm",
     "norm_checks",
     "norm_decay",
     "normalizers",

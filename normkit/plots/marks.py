@@ -165,7 +165,9 @@ def log_ticks(axes: Axes) -> None:
 def two_powers(axes: Axes, names: dict[float, str]) -> None:
     """Make the x axis logarithmic to base 2 with a tick, and a name under it, at each value."""
     axes.set_xscale("log", base=2)
-    axes.set_xticks(list(names), [f"{value:g}\n{name or ' '}" for value, name in names.items()])
+    below = "\n{}" if any(names.values()) else ""
+    ticks = [f"{value:g}{below.format(name or ' ')}" for value, name in names.items()]
+    axes.set_xticks(list(names), ticks)
     axes.xaxis.set_minor_locator(NullLocator())
 
 

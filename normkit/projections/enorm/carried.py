@@ -3,18 +3,16 @@
 import torch
 from torch import Tensor
 
-from .units import Use
-
 __all__ = ["OptimizerState", "check_optimizer"]
 
 POWERS = {
-    torch.optim.SGD: {"momentum_buffer": -1.0},
-    torch.optim.Adam: {"exp_avg": -1.0, "exp_avg_sq": -2.0, "max_exp_avg_sq": -2.0},
-    torch.optim.AdamW: {"exp_avg": -1.0, "exp_avg_sq": -2.0, "max_exp_avg_sq": -2.0},
-    torch.optim.NAdam: {"exp_avg": -1.0, "exp_avg_sq": -2.0},
-    torch.optim.RAdam: {"exp_avg": -1.0, "exp_avg_sq": -2.0},
-    torch.optim.RMSprop: {"square_avg": -2.0, "grad_avg": -1.0},
-    torch.optim.Adagrad: {"sum": -2.0},
+    torch.optim.SGD: {"momentum_buffer": -1},
+    torch.optim.Adam: {"exp_avg": -1, "exp_avg_sq": -2, "max_exp_avg_sq": -2},
+    torch.optim.AdamW: {"exp_avg": -1, "exp_avg_sq": -2, "max_exp_avg_sq": -2},
+    torch.optim.NAdam: {"exp_avg": -1, "exp_avg_sq": -2},
+    torch.optim.RAdam: {"exp_avg": -1, "exp_avg_sq": -2},
+    torch.optim.RMSprop: {"square_avg": -2, "grad_avg": -1},
+    torch.optim.Adagrad: {"sum": -2},
 }
 
 
@@ -48,35 +46,34 @@ class OptimizerState:
 
     Arguments:
         optimizer: or None.
+        watched: parameters whose gradients tell whether they have been used.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
         >>> weight.grad = torch.ones(2)
         >>> optimizer.step()
-        >>> from normkit.projections.enorm.units import Shape
-        >>> use = Use(weight, Shape("bias"), None, None)
-        >>> [(tensor.tolist(), power) for tensor, power in OptimizerState(optimizer)(use)]
-        [([1.0, 1.0], -1.0)]
+        >>> [(tensor.tolist(), power) for tensor, power in OptimizerState(optimizer, [])(weight)]
+        [([1.0, 1.0], -1)]
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer | None):
-        self.optimizer = optimizer
-        self._spent: tuple | None = None
+    def __init__(self, optimizer: torch.optim.Optimizer | None, watched: list[Tensor]):
+        self.optimizer, self.watched = optimizer, watched
+        self._stepped()  # what is there now belongs to steps before this
         if optimizer is not None:
             optimizer.register_step_post_hook(self._stepped)
 
-    def __call__(self, use: Use) -> list[tuple[Tensor, float]]:
+    def __call__(self, parameter: Tensor) -> list[tuple[Tensor, int]]:
         """The tensors that go with a parameter, each with its power."""
         if self.optimizer is None:
-            gradient = use.parameter.grad
-            return [] if gradient is None else [(gradient, -1.0)]
-        state = self.optimizer.state.get(use.parameter, {})
+            gradient = parameter.grad
+            return [] if gradient is None else [(gradient, -1)]
+        state = self.optimizer.state.get(parameter, {})
         powers = POWERS[type(self.optimizer)]
         found = ((state.get(name), power) for name, power in powers.items())
         return [(tensor, power) for tensor, power in found if isinstance(tensor, Tensor)]
 
-    def refuse_unspent(self, parameters: list[Tensor]) -> None:
+    def refuse_unspent(self) -> None:
         """Refuse to act on gradients that no step has used: they belong to the old weights.
 
         Raises:
@@ -84,7 +81,7 @@ class OptimizerState:
         """
         if self.optimizer is None:
             return
-        given = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        given = [p.grad for p in self.watched if p.grad is not None]
         if not given or self._mark(given[0]) == self._spent:
             return
         if all(g.isfinite().all() for g in given) and any(g.any() for g in given):
@@ -93,12 +90,8 @@ class OptimizerState:
                 "optimizer.step(), not in the middle of gradient accumulation"
             )
 
-    def watch(self, parameters: list[Tensor]) -> None:
-        """Let the parameter whose gradient tells whether it has been used be one of these."""
-        self._watched = parameters
-
-    def _stepped(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        given = [p.grad for p in self._watched if p.grad is not None]
+    def _stepped(self, *_: object) -> None:
+        given = [p.grad for p in self.watched if p.grad is not None]
         self._spent = self._mark(given[0]) if given else None
 
     @staticmethod

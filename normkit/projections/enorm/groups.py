@@ -1,12 +1,14 @@
 """Groups of hidden units that the same weights write and read."""
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .units import ENDS, Units, Use
+from .weights import Weight
 
 __all__ = ["Group", "Member", "group_units", "left_out"]
 
@@ -16,30 +18,44 @@ class Member:
 
     Arguments:
         use: of the tensor.
+        weight: its norms, None for a bias.
         side: "rows" (it writes the units) or "columns" (it reads them).
         places: along that side, ascending.
         units: which unit of the group stands at each place.
         count: of the group's units.
     """
 
-    def __init__(self, use: Use, side: str, places: np.ndarray, units: np.ndarray, count: int):
-        self.use, self.side, self.count = use, side, count
+    def __init__(
+        self,
+        use: Use,
+        weight: Weight | None,
+        side: str,
+        places: np.ndarray,
+        units: np.ndarray,
+        count: int,
+    ):
+        self.use, self.weight, self.side, self.count = use, weight, side, count
         self.size = len(use.rows if side == "rows" else use.columns)
         self.places = None if len(places) == self.size else torch.from_numpy(places)
         self.times = len(units) // count
         blocks = np.repeat(np.arange(count), self.times)
         self.units = None if np.array_equal(blocks, units) else torch.from_numpy(units)
+        self.plain = self.places is None and self.units is None and self.times == 1
 
     def gather(self, sums: Tensor) -> Tensor:
         """The sums of a side, one per unit of the group."""
+        if self.plain:
+            return sums
         if self.places is not None:
             sums = sums[self.places.to(sums.device)]
         if self.units is not None:
             return sums.new_zeros(self.count).index_add_(0, self.units.to(sums.device), sums)
-        return sums if self.times == 1 else sums.view(self.count, -1).sum(1)
+        return sums.view(self.count, -1).sum(1)
 
     def spread(self, values: Tensor) -> Tensor:
         """One value per unit of the group, at its places along the side; 1 elsewhere."""
+        if self.plain:
+            return values
         if self.units is not None:
             values = values[self.units.to(values.device)]
         elif self.times > 1:
@@ -50,26 +66,33 @@ class Member:
         whole[self.places.to(values.device)] = values
         return whole
 
+    def standing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Places along the side, and the unit at each."""
+        places = np.arange(self.size) if self.places is None else self.places.numpy()
+        blocks = np.repeat(np.arange(self.count), self.times)
+        return places, blocks if self.units is None else self.units.numpy()
 
-@dataclass(frozen=True)
+
 class Group:
     """Hidden units, and the tensors that write them, read them, and follow them.
 
     `linked` are the tensors that do both, so that the units cannot be balanced side by side.
     """
 
-    count: int
-    writers: tuple[Member, ...]
-    readers: tuple[Member, ...]
-    followers: tuple[Member, ...]
+    def __init__(self, count: int, members: Sequence[Member]):
+        def chosen(side: str, bias: bool) -> tuple[Member, ...]:
+            found = (m for m in members if m.side == side)
+            return tuple(m for m in found if (m.use.shape.kind == "bias") == bias)
 
-    @property
-    def linked(self) -> list[tuple[Member, Member]]:
-        """The sides of each tensor that both writes and reads units of the group."""
-        return [(w, r) for w in self.writers for r in self.readers if w.use is r.use]
+        self.count = count
+        self.writers, self.readers = chosen("rows", False), chosen("columns", False)
+        self.followers = chosen("rows", True)
+        self.members = self.writers + self.readers
+        pairs = itertools.product(self.writers, self.readers)
+        self.linked = [(w, r) for w, r in pairs if w.weight is r.weight]
 
 
-def group_units(units: Units) -> list[Group]:
+def group_units(units: Units, p: float) -> list[Group]:
     """All units that can be balanced, those with the same tensors together, in forward order."""
     classes, reasons = units.classes()
     sides = [(use, side) for use in units.uses.values() for side in ("rows", "columns")]
@@ -87,8 +110,9 @@ def group_units(units: Units) -> list[Group]:
     if not len(chosen):
         return []
     kinds, kind = np.unique(uses[chosen], axis=0, return_inverse=True)
+    kept = {id(use): Weight(use, p) for use in units.uses.values() if use.shape.kind != "bias"}
     grouped = [
-        _group(sides, found, pattern, chosen[kind.reshape(-1) == number])
+        _group(sides, found, kept, pattern, chosen[kind.reshape(-1) == number])
         for number, pattern in enumerate(kinds)
     ]
     return [group for _, group in sorted(grouped, key=lambda pair: pair[0])]
@@ -98,24 +122,25 @@ def _writes(use: Use, side: str) -> bool:
     return side == "rows" and use.shape.kind != "bias"
 
 
-def _group(sides, found, pattern: np.ndarray, members: np.ndarray) -> tuple[tuple, Group]:
+def _group(
+    sides: list, found: list, kept: dict[int, Weight], pattern: np.ndarray, chosen: np.ndarray
+) -> tuple[tuple, Group]:
     """The group of some classes, and its place in forward order: that of its first writer."""
-    numbers = np.flatnonzero(pattern)
+    numbers = np.flatnonzero(pattern).tolist()
     first = next(number for number in numbers if _writes(*sides[number]))
-    inside = found[first][np.isin(found[first], members)]
-    order = inside[np.sort(np.unique(inside, return_index=True)[1])]
-    unit = np.full(int(max(f.max() for f in found)) + 1, -1)
+    inside = np.flatnonzero(np.isin(found[first], chosen))
+    order = found[first][inside]
+    order = order[np.sort(np.unique(order, return_index=True)[1])]
+    unit = np.full(max(f.max() for f in found) + 1, -1)
     unit[order] = np.arange(len(order))
-    made: dict[str, list[Member]] = {"writers": [], "readers": [], "followers": []}
+    members = []
     for number in numbers:
         use, side = sides[number]
         local = unit[found[number]]
         places = np.flatnonzero(local >= 0)
-        role = "readers" if side == "columns" else "writers"
-        role = "followers" if use.shape.kind == "bias" else role
-        made[role].append(Member(use, side, places, local[places], len(order)))
-    place = (int(first), int(np.flatnonzero(np.isin(found[first], members))[0]))
-    return place, Group(len(order), **{role: tuple(parts) for role, parts in made.items()})
+        weight = kept.get(id(use))
+        members.append(Member(use, weight, side, places, local[places], len(order)))
+    return (first, int(inside[0])), Group(len(order), members)
 
 
 def left_out(units: Units) -> list[tuple[str, str, int, str]]:
@@ -138,6 +163,7 @@ def left_out(units: Units) -> list[tuple[str, str, int, str]]:
         whole = sum(count for *_, count, _ in told) == sum(
             len(s) for s in (use.rows, use.columns) if s is not None
         )
+        whole = whole and use.shape.kind != "bias"
         rows += [row for row in told if whole or row[-1] not in ENDS]
     return rows
 

@@ -105,17 +105,17 @@ class ENorm:
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         _check(p, cycles, every, biases=biases, batch_norm=batch_norm, variant=variant)
         units = find_units(model, Options(batch_norm), tuple(leaves))
-        self._groups, self._left = group_units(units), left_out(units)
+        self._groups, self._left = group_units(units, float(p)), left_out(units)
         if not self._groups:
             reasons = "; ".join(dict.fromkeys(f"{n} {why}" for n, _, _, why in self._left))
             raise ValueError(f"model has no hidden unit that can be rescaled: {reasons or 'none'}")
         self._c = _factors(c, len(self._groups))
-        self._carried = OptimizerState(optimizer)
-        self._sweep = Sweep(self._groups, float(p), self._carried, biases == "rescale")
-        self._parameters = [weight.tensor for weight in self._sweep.weights.values()]
+        tensors = {id(m.weight): m.use.parameter for group in self._groups for m in group.members}
+        parameters = list(tensors.values())
         if optimizer is not None:
-            check_optimizer(optimizer, self._parameters)
-        self._carried.watch(self._parameters)
+            check_optimizer(optimizer, parameters)
+        self._carried = OptimizerState(optimizer, parameters)
+        self._sweep = Sweep(self._groups, self._carried, biases == "rescale")
         self.p, self.cycles, self.every, self.variant = float(p), cycles, every, variant
         self._calls = 0
 
@@ -128,7 +128,7 @@ class ENorm:
         self._calls += 1
         if self._calls % self.every:
             return
-        self._carried.refuse_unspent(self._parameters)
+        self._carried.refuse_unspent()
         cycle = self._sweep.cycle if self.variant == "paper" else self._sweep.stale_cycle
         for _ in range(self.cycles):
             cycle(self._c)
@@ -140,9 +140,9 @@ class ENorm:
         unless c is 1: all are 1 then, and the energy may rise.
         """
         factors, total = self._depths(), 0.0
-        for key, weight in self._sweep.weights.items():
+        for weight in self._sweep.weights:
             tensor = weight.tensor.detach().double()
-            total += factors[key] * tensor.abs().pow(self.p).sum().item()
+            total += factors[id(weight)] * tensor.abs().pow(self.p).sum().item()
         return total
 
     def units(self) -> pd.DataFrame:
@@ -176,9 +176,9 @@ class ENorm:
         The function stays, and so does the limit; for demonstrations and tests.
         """
         draws = [torch.randn(g.count, generator=generator) for g in self._groups]
-        weights = [self._sweep.weights[id(g.writers[0].use)] for g in self._groups]
-        pairs = zip(draws, weights, strict=True)
-        self._sweep.rescale([d.mul(deviation).exp().to(w.tensor) for d, w in pairs])
+        likes = [group.writers[0].use.parameter for group in self._groups]
+        pairs = zip(draws, likes, strict=True)
+        self._sweep.rescale([draw.mul(deviation).exp().to(like) for draw, like in pairs])
 
     @property
     def groups(self) -> pd.DataFrame:
@@ -196,7 +196,7 @@ class ENorm:
 
     def _depths(self) -> dict[int, float]:
         """What each tensor counts in the energy; 1 for all if they contradict."""
-        ones = dict.fromkeys(self._sweep.weights, 1.0)
+        ones = dict.fromkeys(map(id, self._sweep.weights), 1.0)
         if all(c == 1 for c in self._c):
             return ones
         logs: dict[int, float] = {}
@@ -212,8 +212,8 @@ class ENorm:
 
 def _settle(logs: dict[int, float], group: Group, step: float) -> bool:
     """Give the tensors of a group their factors; whether that contradicts none they have."""
-    steps = [(id(member.use), 0.0) for member in group.writers]
-    steps += [(id(member.use), step) for member in group.readers]
+    steps = [(id(member.weight), 0.0) for member in group.writers]
+    steps += [(id(member.weight), step) for member in group.readers]
     bases = [logs[key] - more for key, more in steps if key in logs]
     base = bases[0] if bases else 0.0
     for key, more in steps:
@@ -223,7 +223,7 @@ def _settle(logs: dict[int, float], group: Group, step: float) -> bool:
 
 
 def _keys(group: Group) -> list[int]:
-    return [id(member.use) for member in (*group.writers, *group.readers)]
+    return [id(member.weight) for member in group.members]
 
 
 def _names(members: tuple) -> str:

@@ -7,21 +7,11 @@ import torch
 from torch import Tensor
 
 from .groups import Group, Member
-from .units import Use
-from .weights import Weight, scale_, scales_of
+from .weights import Weight, move_
 
-__all__ = ["Carried", "Sweep", "sums_of"]
+__all__ = ["Carried", "Sweep"]
 
-Carried = Callable[[Use], list[tuple[Tensor, float]]]
-
-
-def sums_of(members: Sequence[Member], weights: dict[int, Weight]) -> Tensor:
-    """The sum of p-th powers over all members, one per unit."""
-    parts = [member.gather(weights[id(member.use)].sums(member.side)) for member in members]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part.to(total)
-    return total
+Carried = Callable[[Tensor], list[tuple[Tensor, int]]]
 
 
 class Sweep:
@@ -36,22 +26,22 @@ class Sweep:
 
     Arguments:
         groups: in forward order.
-        p: of the norm.
         carried: gives the tensors that go with a parameter, each with the power of its scale.
         follow: whether biases are scaled.
     """
 
-    def __init__(self, groups: Sequence[Group], p: float, carried: Carried, follow: bool):
-        self.groups, self.p, self.carried, self.follow = groups, p, carried, follow
-        self.weights: dict[int, Weight] = {}
-        self.last: dict[int, int] = {}
+    def __init__(self, groups: Sequence[Group], carried: Carried, follow: bool):
+        self.groups, self.carried, self.follow = groups, carried, follow
+        self.weights: list[Weight] = []
         for number, group in enumerate(groups):
-            for member in (*group.writers, *group.readers):
-                use = member.use
-                self.weights.setdefault(id(use), Weight(use.parameter, use.shape, p))
-                self.last[id(use)] = number
-        self._uses = {id(m.use): m.use for g in groups for m in (*g.writers, *g.readers)}
-        self._buffers: list[Tensor] = []
+            for member in group.members:
+                member.weight.last[member.side] = number
+                if member.weight not in self.weights:
+                    self.weights.append(member.weight)
+            for writer, _ in group.linked:
+                writer.weight.linked = True
+        self.p = self.weights[0].p
+        self._buffers: dict[tuple, list[Tensor]] = {}
 
     @torch.no_grad()
     def cycle(self, factors: Sequence[float]) -> None:
@@ -62,25 +52,20 @@ class Sweep:
             if group.linked:
                 scale, power = self._one_by_one(group, c)
             else:
-                ingoing, outgoing = (
-                    sums_of(members, self.weights) for members in (group.writers, group.readers)
-                )
-                scale, power = self._balance(ingoing, outgoing, c)
-            self._apply(group, scale, power)
-            self._write(number)
+                scale, power = self._balance(_sums(group.writers), _sums(group.readers), c)
+            self._apply(number, scale, power)
 
     @torch.no_grad()
     def stale_cycle(self, factors: Sequence[float]) -> None:
         """All groups but the last at once, with the norms that they had before the cycle."""
         self.forget()
-        scales = []
-        for group, c in zip(self.groups[:-1], factors, strict=False):
-            self._read(group)
-            scales.append(self._balance(*self.sides(group), c))
-        for group, pair in zip(self.groups, scales, strict=False):
-            self._apply(group, *pair)
-        for number in range(len(self.groups)):
-            self._write(number)
+        pairs = [
+            self._balance(*self.sides(group), c)
+            for group, c in zip(self.groups, factors, strict=True)
+        ]
+        pairs[-1] = tuple(map(torch.ones_like, pairs[-1]))
+        for number, pair in enumerate(pairs):
+            self._apply(number, *pair)
 
     @torch.no_grad()
     def sides(self, group: Group) -> tuple[Tensor, Tensor]:
@@ -89,12 +74,11 @@ class Sweep:
         What connects a unit with itself is in neither: no scale changes it.
         """
         self._read(group)
-        sums = [sums_of(members, self.weights) for members in (group.writers, group.readers)]
-        if group.linked:
-            between = sum(_between(pair, self.weights, group.count) for pair in group.linked)
-            loops = torch.from_numpy(between.diagonal().copy()).to(sums[0])
-            sums = [(total - loops.to(total)).clamp_(min=0) for total in sums]
-        return tuple(sums)
+        ingoing, outgoing = _sums(group.writers), _sums(group.readers)
+        if not group.linked:
+            return ingoing, outgoing
+        loops = torch.from_numpy(_between(group).diagonal().copy()).to(ingoing)
+        return tuple((total - _on(loops, total)).clamp_(min=0) for total in (ingoing, outgoing))
 
     @torch.no_grad()
     def rescale(self, scales: Sequence[Tensor]) -> None:
@@ -102,73 +86,69 @@ class Sweep:
         self.forget()
         for number, (group, scale) in enumerate(zip(self.groups, scales, strict=True)):
             self._read(group)
-            self._apply(group, scale, scale.pow(self.p))
-            self._write(number)
+            self._apply(number, scale, scale.pow(self.p))
 
     def forget(self) -> None:
         """Drop what was read, so that the next look reads anew."""
-        for weight in self.weights.values():
-            weight.powers = None
+        for weight in self.weights:
+            weight.forget()
 
     def _read(self, group: Group) -> None:
-        for member in (*group.writers, *group.readers):
-            weight = self.weights[id(member.use)]
-            if weight.powers is None:
-                buffer = self._buffer(weight)
-                weight.read(buffer)
-                if buffer is not None and weight.powers.data_ptr() != buffer.data_ptr():
-                    self._buffers.append(buffer)
+        for member in group.members:
+            if not member.weight.known:
+                member.weight.read(self._buffer(member.weight))
 
     def _buffer(self, weight: Weight) -> Tensor | None:
-        """Room that another weight of the same form has left, for squares."""
+        """Room for the squares of a linear layer's weight, which another had before."""
         like = weight.tensor
-        if self.p != 2 or like.dtype != weight.dtype:
+        if not weight.flat or self.p != 2 or like.dtype != weight.dtype:
             return None
-        for number, free in enumerate(self._buffers):
-            if _form(free) == _form(like):
-                return self._buffers.pop(number)
-        return torch.empty_like(like, requires_grad=False)
+        free = self._buffers.setdefault((like.shape, like.dtype, like.device), [])
+        return free.pop() if free else torch.empty_like(like, requires_grad=False)
+
+    def _keep(self, weight: Weight, powers: Tensor | None) -> None:
+        """Let another weight have the room of this one's squares."""
+        if powers is not None and weight.flat:
+            self._buffers.setdefault((powers.shape, powers.dtype, powers.device), []).append(powers)
 
     def _balance(self, ingoing: Tensor, outgoing: Tensor, c: float) -> tuple[Tensor, Tensor]:
-        """d and d^p of each unit; 1 where a side is zero."""
-        ratio = outgoing.to(ingoing) / (ingoing * c**self.p)
-        power = torch.where((ratio > 0) & (ratio < torch.inf), ratio, 1.0).sqrt_()
+        """d and d^p of each unit; 1 where a side is zero, or not a number."""
+        ratio = _on(outgoing, ingoing) / ingoing
+        ratio = ratio if c == 1 else ratio.div_(c**self.p)
+        power = ratio.log_().nan_to_num_(0.0, 0.0, 0.0).mul_(0.5).exp_()
         return (power.sqrt() if self.p == 2 else power.pow(1 / self.p)), power
 
-    def _apply(self, group: Group, scale: Tensor, power: Tensor) -> None:
-        for member in group.writers:
-            weight = self.weights[id(member.use)]
-            weight.scale("rows", *_spread(member, scale, power, weight))
+    def _apply(self, number: int, scale: Tensor, power: Tensor) -> None:
+        """Scale a group; what no later group scales is settled, or written."""
+        group = self.groups[number]
         inverse = scale.reciprocal(), power.reciprocal()
-        for member in group.readers:
-            weight = self.weights[id(member.use)]
-            weight.scale("columns", *_spread(member, *inverse, weight))
+        for members, pair in ((group.writers, (scale, power)), (group.readers, inverse)):
+            for member in members:
+                like = member.weight.tensor
+                member.weight.scale(member.side, *(member.spread(_on(x, like)) for x in pair))
         for member in group.followers if self.follow else ():
-            rows = member.spread(scale.to(member.use.parameter.device))
-            for tensor, exponent in [(member.use.parameter, 1), *self.carried(member.use)]:
-                scale_(tensor, member.use.shape, scales_of(rows, exponent), None)
+            bias = member.use.parameter
+            rows = member.spread(_on(scale, bias))
+            for tensor, exponent in ((bias.detach(), 1), *self.carried(bias)):
+                move_(tensor, rows, exponent)
+        for member in group.members[::-1]:  # readers first: what was read last is still at hand
+            if member.weight.known:
+                self._leave(number, member.weight)
 
-    def _write(self, number: int) -> None:
-        """Write the weights that no later group scales."""
-        for key, last in self.last.items():
-            weight = self.weights[key]
-            if last != number or weight.powers is None:
-                continue
-            use = self._uses[key]
-            for tensor, exponent in [(use.parameter, 1), *self.carried(use)]:
-                sides = (weight.scales.get(side) for side in ("rows", "columns"))
-                found = (None if s is None else scales_of(s, exponent) for s in sides)
-                scale_(tensor, use.shape, *found)
-            if weight.powers.shape[1:] == weight.tensor.shape and self.p == 2:
-                self._buffers.append(weight.powers.detach()[0])
-            weight.powers = None
+    def _leave(self, number: int, weight: Weight) -> None:
+        """Compute what later groups need of a weight, or write it, as soon as that can be."""
+        rows, columns = (last > number for last in weight.last.values())
+        if not rows and not columns:
+            self._keep(weight, weight.powers)
+            weight.write(self.carried(weight.tensor))
+        elif rows != columns and weight.powers is not None and not weight.linked:
+            self._keep(weight, weight.settle("columns" if rows else "rows"))
 
     def _one_by_one(self, group: Group, c: float) -> tuple[Tensor, Tensor]:
         """The scales of units that weights of their own group connect, one unit after another."""
-        first = self.weights[id(group.writers[0].use)]
-        between = sum(_between(pair, self.weights, group.count) for pair in group.linked)
-        sums = [sums_of(m, self.weights).double().cpu() for m in (group.writers, group.readers)]
-        ingoing, outgoing = (s.numpy() - between.sum(n) for s, n in zip(sums, (1, 0), strict=True))
+        between, like = _between(group), group.writers[0].weight.powers
+        sums = (_sums(members).double().cpu().numpy() for members in (group.writers, group.readers))
+        ingoing, outgoing = (s - between.sum(n) for s, n in zip(sums, (1, 0), strict=True))
         np.fill_diagonal(between, 0)
         power = np.ones(group.count)
         for unit in range(group.count):
@@ -178,30 +158,28 @@ class Sweep:
             if 0 < ratio < np.inf:
                 power[unit] *= np.sqrt(ratio)
         power = torch.from_numpy(power)
-        return tuple(x.to(first.powers) for x in (power.pow(1 / self.p), power))
+        return tuple(x.to(like) for x in (power.pow(1 / self.p), power))
 
 
-def _form(tensor: Tensor) -> tuple:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+def _sums(members: Sequence[Member]) -> Tensor:
+    """The sum of p-th powers over all members, one per unit."""
+    total = members[0].gather(members[0].weight.sums(members[0].side))
+    for member in members[1:]:
+        total = total + _on(member.gather(member.weight.sums(member.side)), total)
+    return total
 
 
-def _spread(member: Member, scale: Tensor, power: Tensor, weight: Weight) -> tuple[Tensor, ...]:
-    """A scale and its power along the side of a weight, on its device and in its type."""
-    return tuple(member.spread(x.to(weight.powers)) for x in (scale, power))
+def _on(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor on another one's device."""
+    return tensor if tensor.device == like.device else tensor.to(like.device)
 
 
-def _between(pair: tuple[Member, Member], weights: dict[int, Weight], count: int) -> np.ndarray:
+def _between(group: Group) -> np.ndarray:
     """The sums of p-th powers from each unit of a group (columns) to each (rows)."""
-    writer, reader = pair
-    matrix = weights[id(writer.use)].matrix().double().cpu().numpy()
-    found = np.zeros((count, count))
-    rows, columns = (_places(member) for member in pair)
-    np.add.at(found, (rows[1][:, None], columns[1][None]), matrix[np.ix_(rows[0], columns[0])])
+    found = np.zeros((group.count, group.count))
+    for writer, reader in group.linked:
+        matrix = writer.weight.matrix().double().cpu().numpy()
+        rows, columns = writer.standing(), reader.standing()
+        places = (rows[1][:, None], columns[1][None])
+        np.add.at(found, places, matrix[np.ix_(rows[0], columns[0])])
     return found
-
-
-def _places(member: Member) -> tuple[np.ndarray, np.ndarray]:
-    """Places along the side, and the unit at each."""
-    places = np.arange(member.size) if member.places is None else member.places.numpy()
-    blocks = np.repeat(np.arange(member.count), member.times)
-    return places, blocks if member.units is None else member.units.numpy()

@@ -3,46 +3,27 @@
 import torch
 from torch import Tensor
 
-from .units import Shape
+from .units import Use
 
-__all__ = ["Weight", "scale_", "scales_of"]
+__all__ = ["Weight", "move_"]
 
-
-def _blocks(tensor: Tensor, shape: Shape) -> Tensor:
-    """A view of a weight as (groups, a, b, *taps), a and b outputs and inputs of a group."""
-    groups = shape.groups
-    return tensor.view(groups, tensor.shape[0] // groups, *tensor.shape[1:])
+OTHER = {"rows": "columns", "columns": "rows"}
 
 
-def _along(scale: Tensor, shape: Shape, side: str, dims: int) -> Tensor:
-    """A scale of each channel as a factor of `_blocks`."""
-    first = (side == "rows") != shape.transposed
-    sizes = (-1, 1) if first else (1, -1)
-    return scale.view(shape.groups, *sizes, *[1] * (dims - 2))
-
-
-def scale_(tensor: Tensor, shape: Shape, rows: Tensor | None, columns: Tensor | None) -> None:
-    """Multiply each row and each column of a weight, or of what belongs to it, in place.
+def move_(tensor: Tensor, factor: Tensor, power: int) -> None:
+    """Multiply a tensor by a power (1, -1 or -2) of a factor, in place.
 
     Example:
-        >>> weight = torch.ones(2, 3)
-        >>> scale_(weight, Shape("matrix"), torch.tensor([2.0, 3.0]), None)
-        >>> weight.tolist()
-        [[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
+        >>> square = torch.tensor([8.0])
+        >>> move_(square, torch.tensor([2.0]), -2)
+        >>> square.item()
+        2.0
     """
-    if shape.kind != "matrix":
-        if rows is not None:
-            tensor.mul_(rows.to(tensor.dtype))
-        return
-    view = _blocks(tensor, shape)
-    for scale, side in ((rows, "rows"), (columns, "columns")):
-        if scale is not None:
-            view.mul_(_along(scale.to(tensor.dtype), shape, side, tensor.dim()))
-
-
-def scales_of(tensor: Tensor, power: float) -> Tensor:
-    """What a scale is for a quantity that goes as this power of the weight."""
-    return tensor if power == 1 else tensor.reciprocal() if power == -1 else tensor.pow(power)
+    factor = factor if factor.dtype == tensor.dtype else factor.to(tensor.dtype)
+    if power == 1:
+        tensor.mul_(factor)
+    for _ in range(-power):
+        tensor.div_(factor)
 
 
 class Weight:
@@ -51,16 +32,19 @@ class Weight:
     .. math:: r_i = \rho_i^p \sum_j \kappa_j^p \, S_{ij}, \quad S_{ij} = \sum_t |W_{ijt}|^p
 
     In plain words: the weight is read once, its taps are summed, and what scales rows (rho) and
-    columns (kappa) is kept aside until both are known; only then is the weight written.
+    columns (kappa) is kept aside until both are known; only then is the weight written. S is
+    dropped as soon as one side is settled, so that the squares of linear layers share a buffer.
 
     Arguments:
-        tensor: (C_out, C_in / groups, *taps), or (C_in, C_out / groups, *taps) if transposed, or
-            (C,) for a diagonal.
-        shape: its layout.
+        use: the parameter, (C_out, C_in / groups, *taps), or (C_in, C_out / groups, *taps) if
+            transposed, or (C,) for a diagonal; and its layout.
         p: of the norm.
 
     Example:
-        >>> weight = Weight(torch.tensor([[3.0, 4.0]]), Shape("matrix"), 2)
+        >>> import numpy as np
+        >>> from normkit.projections.enorm.units import Shape
+        >>> tensor = torch.tensor([[3.0, 4.0]])
+        >>> weight = Weight(Use(tensor, Shape("matrix"), np.arange(1), np.arange(2)), 2)
         >>> weight.read()
         >>> weight.sums("columns").tolist()
         [9.0, 16.0]
@@ -69,59 +53,98 @@ class Weight:
         [52.0]
     """
 
-    def __init__(self, tensor: Tensor, shape: Shape, p: float):
-        self.tensor, self.shape, self.p = tensor, shape, p
-        half = tensor.dtype in (torch.float16, torch.bfloat16)
-        self.dtype = torch.float32 if half else tensor.dtype
+    def __init__(self, use: Use, p: float):
+        self.use, self.tensor, self.shape, self.p = use, use.parameter, use.shape, p
+        self.flat = self.shape.kind == "matrix" and self.shape.groups == 1
+        self.flat = self.flat and self.tensor.dim() == 2
+        half = self.tensor.dtype in (torch.float16, torch.bfloat16)
+        self.dtype = torch.float32 if half else self.tensor.dtype
+        self.last = {"rows": -1, "columns": -1}
+        self.linked = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was read, computed and meant to be written."""
         self.powers: Tensor | None = None
-        self.scales: dict[str, Tensor] = {}
+        self.known = False
+        self._sums: dict[str, Tensor] = {}
+        self._scales: dict[str, Tensor] = {}
         self._scaled: dict[str, Tensor] = {}
 
-    def size(self, side: str) -> int:
-        """How many channels a side has."""
-        if self.shape.kind == "diagonal" or (side == "rows") != self.shape.transposed:
-            return self.tensor.shape[0]
-        return self.tensor.shape[1] * self.shape.groups
-
     def read(self, buffer: Tensor | None = None) -> None:
-        """Compute S, (groups, outputs, inputs) of a group each; or (C,) for a diagonal."""
-        tensor = self.tensor.detach().to(self.dtype)
+        """Compute S: (C_out, C_in) of a linear layer, (groups, outputs, inputs) of a group each
+        of a convolution, (C,) of a diagonal."""
+        tensor = self.tensor.detach()
+        tensor = tensor if tensor.dtype == self.dtype else tensor.to(self.dtype)
         if self.p == 2:
             powers = torch.mul(tensor, tensor, out=buffer)
         else:
             powers = tensor.abs().pow_(self.p)
-        if self.shape.kind == "matrix":
-            powers = _blocks(powers, self.shape)
+        if self.shape.kind == "matrix" and not self.flat:
+            powers = self._blocks(powers)
             powers = powers.sum(tuple(range(3, powers.dim()))) if powers.dim() > 3 else powers
             powers = powers.mT if self.shape.transposed else powers
-        self.powers, self.scales, self._scaled = powers, {}, {}
+        self.powers, self.known = powers, True
+
+    def settle(self, side: str) -> Tensor:
+        """Note that a side will not be scaled again: what is left are the sums of the other."""
+        other, powers = OTHER[side], self.powers
+        self._sums[other], self.powers = self._along(other), None
+        return powers
 
     def sums(self, side: str) -> Tensor:
         """The sum of each row or column as it is scaled so far, (C,)."""
+        sums = self._sums[side] if side in self._sums else self._along(side)
+        return sums * self._scaled[side] if side in self._scaled else sums
+
+    def _along(self, side: str) -> Tensor:
+        """Sums over the other side, as that one is scaled."""
+        powers, weights = self.powers, self._scaled.get(OTHER[side])
         if self.shape.kind == "diagonal":
-            return self._times(self.powers, side)
-        other = "columns" if side == "rows" else "rows"
-        weights = self._scaled.get(other)
-        matrix = self.powers if side == "rows" else self.powers.mT
+            return powers
         if weights is None:
-            weights = matrix.new_ones(1).expand(matrix.shape[0] * matrix.shape[2])
-        if len(matrix) == 1:
-            return self._times(torch.mv(matrix[0], weights), side)
-        blocks = weights.view(len(matrix), -1, 1)
-        return self._times(torch.bmm(matrix, blocks).flatten(), side)
+            return powers.sum(-1 if side == "rows" else -2).flatten()
+        powers = powers if side == "rows" else powers.mT
+        if self.flat:
+            return torch.mv(powers, weights)
+        return torch.bmm(powers, weights.view(powers.shape[0], -1, 1)).flatten()
 
     def matrix(self) -> Tensor:
         """Every entry of S as it is scaled so far, (C_out, C_in), zero between groups."""
-        dense = torch.block_diag(*self.powers)
-        rows, columns = (self._scaled.get(side) for side in ("rows", "columns"))
+        dense = self.powers if self.flat else torch.block_diag(*self.powers)
+        rows, columns = (self._scaled.get(side) for side in OTHER)
         dense = dense if rows is None else dense * rows[:, None]
         return dense if columns is None else dense * columns
 
     def scale(self, side: str, scale: Tensor, power: Tensor) -> None:
         """Multiply a side by a scale, of which the p-th power is given, too."""
-        before = side in self.scales
-        self.scales[side] = self.scales[side] * scale if before else scale
+        before = side in self._scales
+        self._scales[side] = self._scales[side] * scale if before else scale
         self._scaled[side] = self._scaled[side] * power if before else power
 
-    def _times(self, sums: Tensor, side: str) -> Tensor:
-        return sums * self._scaled[side] if side in self._scaled else sums
+    def write(self, others: list[tuple[Tensor, int]]) -> None:
+        """Scale the weight, and each other tensor of its form by a power of what it is scaled."""
+        factors = [self._factor(side, scale) for side, scale in self._scales.items()]
+        if len(factors) == 2 and not self.flat:  # the taps are many, the pairs of channels few
+            factors = [factors[0] * factors[1]]
+        for tensor, power in ((self.tensor.detach(), 1), *others):
+            if self.shape.kind == "matrix" and not self.flat:
+                tensor = self._blocks(tensor)
+            for factor in factors:
+                move_(tensor, factor, power)
+        self.forget()
+
+    def _factor(self, side: str, scale: Tensor) -> Tensor:
+        """A scale of each channel as it meets the weight, or its blocks."""
+        if self.shape.kind == "diagonal":
+            return scale
+        if self.flat:
+            return scale[:, None] if side == "rows" else scale
+        first = (side == "rows") != self.shape.transposed
+        sizes = (-1, 1) if first else (1, -1)
+        return scale.view(self.shape.groups, *sizes, *[1] * (self.tensor.dim() - 2))
+
+    def _blocks(self, tensor: Tensor) -> Tensor:
+        """A view (groups, a, b, *taps), a and b outputs and inputs of a group."""
+        groups = self.shape.groups
+        return tensor.view(groups, tensor.shape[0] // groups, *tensor.shape[1:])
