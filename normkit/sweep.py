@@ -22,6 +22,8 @@ from normkit.training import TrainConfig, train
 __all__ = ["SweepError", "jobs", "run", "stamp"]
 
 DEPTHS = {"uniform": 20, "small_cnn": 4, "mlp": 3, "regnetx_200mf": 40}
+DEPTHS |= {"fully_conv": 9, "fully_conv_released": 9, "autoencoder": 8}
+SIZES = {"digits": (1_500, 8), "noisy_digits": (1_500, 9)}  # images and their height
 
 
 class SweepError(RuntimeError):
@@ -172,8 +174,8 @@ def _cost(config: TrainConfig) -> float:
     """Rough work of a run: which one starts first, and how much of the bar it is."""
     steps = config.adversary.steps
     passes = {"none": 1.0, "pgd": 1 + steps, "trades": 2.3 + steps, "alp": 2 + steps}
-    images = config.subset or (1_500 if config.dataset == "digits" else 50_000)
-    size = config.image_size or (8 if config.dataset == "digits" else 32)
+    images, size = SIZES.get(config.dataset, (50_000, 32))
+    images, size = config.subset or images, config.image_size or size
     depth = config.depth or DEPTHS.get(config.model) or int(re.sub(r"\D", "", config.model))
     work = config.epochs * images * passes[config.adversary.kind] + config.probe_images
     return work * depth * (config.width or 64) * size**2

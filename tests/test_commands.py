@@ -323,8 +323,22 @@ def test_a_network_of_other_images_is_not_evaluated(tmp_path, options):
     assert (status, out) == (2, "") and "digits has 1 and 10" in err
 
 
+def test_a_reconstruction_is_trained_listed_and_measured_but_has_no_accuracy(tmp_path):
+    where = ("--store", str(tmp_path))
+    words = ["model=autoencoder", "objective=reconstruction", "dataset=noisy_digits"]
+    status, out, _ = run("train", *where, "--set", *TINY, *words, "width=16")
+    assert status == 0 and re.search(r"train_accuracy +loss +accuracy", out), out
+    [key] = Store(tmp_path).keys()
+    assert "noisy_digits" in run("runs", "list", *where)[1]
+    assert run("runs", "prune", "--stale", *where)[1].startswith("removed 0 of")
+    assert run("layers", key, *where, "--norms", "linf", "--lipschitz", "noisy_digits")[0] == 0
+    status, _, err = run("evaluate", key, *where)
+    assert status == 2 and "gives back images, so it has no accuracy" in err
+
+
 def test_data_that_is_here_is_named_with_its_fingerprint(tmp_path):
-    assert data.load("digits").fingerprint() in run("data", "get", "digits")[1]
+    for name in ("digits", "noisy_digits"):
+        assert data.load(name).fingerprint() in run("data", "get", name)[1]
     listed = run("data", "list", "--root", str(tmp_path))[1]
     assert all(name in listed for name in data.NAMES) and "170 MB" in listed
     (tmp_path / "cifar-10-batches-bin").mkdir()

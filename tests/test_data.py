@@ -51,6 +51,35 @@ def test_the_digits_split_does_not_depend_on_the_order_of_the_rows():
     assert shuffled.fingerprint().startswith("f9bc3dd2930e2d1f")
 
 
+NOISY = "08bd4b1c571ce4b73c10882effc8d8109ffde2a4ce83f596630bfb2b88e1dd8a"
+
+
+def test_noisy_digits_are_the_digits_at_four_places_under_noise():
+    digits, found = data.load("digits"), data.load("noisy_digits")
+    assert found.fingerprint() == NOISY and found.input_size == (1, 9, 9)
+    assert (found.name, found.classes) == ("noisy_digits", digits.classes)
+    for split in ("train", "test"):
+        labels, clean = (getattr(digits, f"{split}_{part}") for part in ("labels", "images"))
+        assert torch.equal(labels, getattr(found, f"{split}_labels"))
+        images = getattr(found, f"{split}_images").double()
+        places = [
+            torch.nn.functional.pad(clean.double(), (x, 1 - x, y, 1 - y))
+            for x in (0, 1)
+            for y in (0, 1)
+        ]
+        errors = torch.stack([(images - place).square().mean((1, 2, 3)) for place in places])
+        counts = errors.argmin(0).bincount() / len(images)
+        assert counts.shape == (4,) and (counts - 0.25).abs().max() < 0.07, counts
+        best = torch.stack(places)[errors.argmin(0), range(len(images))]
+        noise = (images - best)[(best > 100) & (best < 155)] / 255  # too far in to be clipped
+        assert abs(noise.std() - 0.15) < 0.005 and abs(noise.mean()) < 0.005
+
+
+def test_noisy_digits_need_no_file(tmp_path):
+    assert data.locate("noisy_digits", tmp_path) is None
+    assert data.load("noisy_digits", tmp_path, download=False).fingerprint() == NOISY
+
+
 @pytest.fixture(scope="module")
 def cifar10():
     if "NORMKIT_DATA" not in os.environ or data.locate("cifar10") is None:

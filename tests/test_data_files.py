@@ -187,7 +187,7 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path, kind):
         files.read("cifar10", source, root, download=False)
 
 
-@pytest.mark.parametrize("name", data.NAMES[1:])
+@pytest.mark.parametrize("name", sources.SOURCES)
 def test_offline_one_sentence_says_which_file_goes_where(tmp_path, name):
     with pytest.raises(FileNotFoundError) as caught:
         data.load(name, root=tmp_path, download=False)

@@ -11,6 +11,7 @@ from torch import nn
 
 from normkit import models
 
+SHORTCUTS = ("conv1x1", "conv3x3", "pad", "all_conv1x1")
 SHARED = os.environ.get("NORMKIT_SHARED")
 
 
@@ -28,9 +29,10 @@ def test_every_net_comes_back_from_its_state_dict(name):
     ("name", "options"),
     [("uniform", {"depth": 3}), ("mlp", {"depth": 4}), ("small_cnn", {}), ("cfg_10", {})]
     + [("uniform", {"depth": 3, "bias": True}), ("mlp", {"bias": True}), ("resnet8", {"bias": True})]
-    + [("resnet8", {"shortcut": s}) for s in ("conv1x1", "conv3x3", "pad")]
-    + [("resnet20", {"shortcut": s, "skip_init": True}) for s in ("conv1x1", "conv3x3", "pad")]
-    + [("senet18", {"shortcut": s, "skip_init": True}) for s in ("conv1x1", "conv3x3", "pad")]
+    + [("resnet8", {"shortcut": s}) for s in SHORTCUTS]
+    + [("resnet20", {"shortcut": s, "skip_init": True}) for s in SHORTCUTS]
+    + [("senet18", {"shortcut": s, "skip_init": True}) for s in SHORTCUTS]
+    + [(name, {"bias": bias}) for name in ("fully_conv", "fully_conv_released") for bias in (0, 1)]
     + [("regnetx_200mf", {"width": w, "skip_init": w == 8}) for w in (8, 16, 24)]
     + [(name, {"width": 8, "bias": True}) for name in ("senet18", "regnetx_200mf")],
 )
@@ -41,6 +43,14 @@ def test_a_state_dict_tells_its_net(name, options, normalization):
     fit = models.fit_state_dict(net.state_dict(), input_size=(9, 8))
     assert fit.name == name
     assert given.items() <= fit.options.items()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_state_dict_tells_an_autoencoder_from_an_mlp_of_its_depth(bias):
+    for name, options in (("autoencoder", {}), ("mlp", {"depth": 7})):
+        net = models.build(name, width=16, in_channels=2, input_size=(5, 4), bias=bias, **options)
+        fit = models.fit_state_dict(net.state_dict(), input_size=(5, 4))
+        assert (fit.name, fit.options["width"], fit.options["bias"]) == (name, 16, bias)
 
 
 def test_a_state_dict_tells_preactivation_by_the_normalization_at_the_end():

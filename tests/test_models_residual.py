@@ -79,6 +79,18 @@ def test_every_hidden_layer_of_every_net_has_a_bias_if_asked(name):
     assert all(layer.bias is not None for layer in layers if layer is not model.head)
 
 
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_option_c_has_a_convolution_and_its_normalization_on_every_shortcut(preactivation):
+    model = net("resnet20", shortcut="all_conv1x1", preactivation=preactivation)
+    for block in model.blocks:
+        names = [name for name, _ in block.shortcut.named_children()]
+        assert names == ["convolution", "normalization"][: 2 - preactivation]
+        assert block.shortcut.convolution.kernel_size == (1, 1)
+    changed = net("resnet20", preactivation=preactivation).blocks
+    kept = [isinstance(block.shortcut, nn.Identity) for block in changed]
+    assert kept == [True] * 3 + [False, True, True] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from normkit import sweep
+from normkit import data, models, sweep
 from normkit.records import Store
 from normkit.training import TrainConfig
 
@@ -54,6 +54,15 @@ def test_a_number_of_jobs_that_is_none_is_one_sentence(monkeypatch, text):
     monkeypatch.setenv("NORMKIT_JOBS", text)
     with pytest.raises(ValueError, match="NORMKIT_JOBS"):
         sweep.jobs()
+
+
+def test_every_net_and_data_set_has_a_cost():
+    for name in models.NAMES:
+        objective = "reconstruction" if name in models.RECONSTRUCTING else "classification"
+        assert sweep._cost(dataclasses.replace(TINY, model=name, objective=objective)) > 0, name
+    whole = dataclasses.replace(TINY, subset=None, probe_images=1)
+    costs = {name: sweep._cost(dataclasses.replace(whole, dataset=name)) for name in data.NAMES}
+    assert costs["digits"] < costs["noisy_digits"] < costs["mnist"] == costs["cifar10"]
 
 
 SCRIPT = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -41,6 +42,9 @@ def evaluate(chosen: argparse.Namespace) -> int:
     network = load(chosen, size, "--dataset NAME")
     name = chosen.dataset or network.dataset
     images, labels = _images(network, name, chosen.images)
+    with torch.no_grad():
+        if network.model(images[:1]).dim() != 2:
+            raise ValueError(f"{network.name} gives back images, so it has no accuracy")
     total = len(training.dataset(name).test_labels)
     if network.dataset is None and not chosen.mean:
         print("no --mean and --std: the net gets images in [0, 1] as they are", file=sys.stderr)

@@ -13,6 +13,7 @@ COLUMNS = "key dataset model method seed epochs accuracy status seconds".split()
 
 IMAGES = {
     "digits": "1,500 + 297 of 1x8x8",
+    "noisy_digits": "1,500 + 297 of 1x9x9",
     "mnist": "60,000 + 10,000 of 1x28x28",
     "fashion_mnist": "60,000 + 10,000 of 1x28x28",
     "cifar10": "50,000 + 10,000 of 3x32x32",
@@ -106,6 +107,7 @@ def prune(chosen: argparse.Namespace) -> int:
 def _is_stale(record: Record, store: Store) -> bool:
     """Whether today's code and data would make another record; no if the data is not here."""
     from normkit import data, training
+    from normkit.data.sources import SOURCES
 
     if record.manifest["kind"] != training.TrainConfig.__name__:
         return False
@@ -113,7 +115,7 @@ def _is_stale(record: Record, store: Store) -> bool:
         config = training.from_dict(record.config)
     except (TypeError, ValueError):  # no configuration of today
         return True
-    here = config.dataset == "digits" or data.locate(config.dataset) is not None
+    here = config.dataset not in SOURCES or data.locate(config.dataset) is not None
     return here and store.key(config) != record.key
 
 
@@ -124,7 +126,8 @@ def list_data(chosen: argparse.Namespace) -> int:
 
     root, rows = chosen.root or data.default_root(), []
     for name in data.NAMES:
-        found = "comes with scikit-learn" if name == "digits" else data.locate(name, root)
+        bundled = name not in SOURCES
+        found = "comes with scikit-learn" if bundled else data.locate(name, root)
         cost = "none" if found else f"{SOURCES[name].size / 1e6:.0f} MB"
         rows.append([name, IMAGES[name], str(found or "not here"), cost])
     print(table(["name", "images", "present", "download"], rows))

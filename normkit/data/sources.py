@@ -187,6 +187,7 @@ SOURCES: dict[str, Source] = {
 #: The classes' names, in the order of the labels.
 CLASSES: dict[str, tuple[str, ...]] = {
     "digits": tuple("0123456789"),
+    "noisy_digits": tuple("0123456789"),
     "mnist": tuple("0123456789"),
     "fashion_mnist": (
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

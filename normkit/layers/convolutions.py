@@ -1,14 +1,14 @@
-"""The convolutions by key: conv, weight_norm, scaled_ws, weight_centering."""
+"""The convolutions by key, and the linear layers that go with them."""
 
 import difflib
 from collections.abc import Callable
 
 from torch import nn
 
-from .reparametrized import weight_centering, weight_norm
+from .reparametrized import weight_centering, weight_norm, weight_norm_linear
 from .scaled_ws import scaled_ws
 
-__all__ = ["CONVOLUTIONS", "conv", "convolution"]
+__all__ = ["CONVOLUTIONS", "conv", "convolution", "linear"]
 
 
 def conv(
@@ -76,3 +76,27 @@ def convolution(key: str) -> Callable[..., nn.Conv2d]:
             f"{', '.join(CONVOLUTIONS)}"
         )
     return CONVOLUTIONS[key]
+
+
+def linear(key: str) -> Callable[..., nn.Linear]:
+    """Looks up the constructor of the hidden linear layers that go with a convolution.
+
+    In plain words: of the keys only "weight_norm" has a linear layer of its own; with any other
+    they are plain.
+
+    Arguments:
+        key: one of ``CONVOLUTIONS``.
+
+    Returns:
+        A constructor of ``in_features, out_features, bias``.
+
+    Raises:
+        ValueError: if the key is unknown.
+
+    Example:
+        >>> linear("scaled_ws")(3, 4, bias=False)
+        Linear(in_features=3, out_features=4, bias=False)
+        >>> [round(norm, 4) for norm in linear("weight_norm")(3, 2).weight.norm(dim=1).tolist()]
+        [1.0, 1.0]
+    """
+    return weight_norm_linear if convolution(key) is weight_norm else nn.Linear

@@ -9,7 +9,13 @@ from normkit.models import Activation
 
 from .scaled_ws import RELU_GAIN, refuse_single_weight
 
-__all__ = ["ScaledReLU", "WeightCentering", "weight_centering", "weight_norm"]
+__all__ = [
+    "ScaledReLU",
+    "WeightCentering",
+    "weight_centering",
+    "weight_norm",
+    "weight_norm_linear",
+]
 
 
 class ScaledReLU(Activation):
@@ -73,11 +79,43 @@ def weight_norm(
     convolution = nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
     )
-    parametrizations.weight_norm(convolution)
-    nn.init.ones_(convolution.parametrizations.weight.original0)
-    if bias:
-        nn.init.zeros_(convolution.bias)
-    return convolution
+    return _of_norm_one(convolution)
+
+
+def weight_norm_linear(in_features: int, out_features: int, bias: bool = False) -> nn.Linear:
+    r"""Makes a linear layer whose weights have a trained norm for each output feature.
+
+    .. math:: W_k = \gamma_k \, \frac{w_k}{\lVert w_k \rVert}
+
+    In plain words: ``weight_norm`` for a linear layer, with the same start, gamma = 1.
+
+    Source, Deviation: as ``weight_norm``.
+
+    Arguments:
+        in_features: as in ``nn.Linear``, like the next.
+        out_features: features of the output.
+        bias: whether a bias is added, which starts at 0.
+
+    Shape:
+        as ``nn.Linear``.
+
+    Example:
+        >>> layer = weight_norm_linear(5, 3, bias=True)
+        >>> [round(norm, 4) for norm in layer.weight.norm(dim=1).tolist()]
+        [1.0, 1.0, 1.0]
+        >>> layer.bias.tolist()
+        [0.0, 0.0, 0.0]
+    """
+    return _of_norm_one(nn.Linear(in_features, out_features, bias=bias))
+
+
+def _of_norm_one(layer: nn.Module) -> nn.Module:
+    """Parametrizes the layer by weight normalization, every gamma 1 and every bias 0."""
+    parametrizations.weight_norm(layer)
+    nn.init.ones_(layer.parametrizations.weight.original0)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class WeightCentering(nn.Module):

@@ -2,13 +2,14 @@
 
 from .checkpoints import Fit, fit_state_dict, from_state_dict
 from .parts import Activation, Normalize, relu
-from .registry import INITIALIZATIONS, NAMES, build
+from .registry import INITIALIZATIONS, NAMES, RECONSTRUCTING, build
 from .residual import PadShortcut, SkipInit
 from .squeeze import SqueezeExcitation
 
 __all__ = [
     "INITIALIZATIONS",
     "NAMES",
+    "RECONSTRUCTING",
     "Activation",
     "Fit",
     "Normalize",

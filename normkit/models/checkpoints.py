@@ -31,6 +31,7 @@ _RESNET = (
 _WEIGHT = r"\.(weight|parametrizations\.weight\.original1?)$"
 _FIRST = re.compile(r"(stem\.convolution|layers\.0\.(convolution|linear))" + _WEIGHT)
 _STAGE = re.compile(r"(blocks\.0\.convolution1|layers\.0\.(convolution|linear))" + _WEIGHT)
+_HEAD = re.compile(r"head(\.convolution)?" + _WEIGHT)
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 
 
@@ -200,11 +201,10 @@ def _candidates(
     state: Mapping[str, Tensor], input_size: tuple[int, int]
 ) -> Iterator[tuple[str, dict[str, object]]]:
     """Yields the names and options that agree with the first weights and the last."""
-    first, stage = (
+    first, stage, head = (
         next((v for k, v in state.items() if pattern.match(k)), None)
-        for pattern in (_FIRST, _STAGE)
+        for pattern in (_FIRST, _STAGE, _HEAD)
     )
-    head = state.get("head.weight")
     if first is None or stage is None or head is None:
         return
     names = _family(state)
@@ -234,7 +234,8 @@ def _family(state: Mapping[str, Tensor]) -> tuple[str, ...]:
         "blocks.0.convolution3.": ("regnetx_200mf",),
         "stem.": tuple(name for name in NAMES if name.startswith("resnet")),
         "hidden.": ("small_cnn",),
-        "layers.0.linear.": ("mlp",),
+        "layers.0.linear.": ("mlp", "autoencoder"),
+        "head.convolution.": ("fully_conv_released",),
     }
     for mark, names in marks.items():
         if any(key.startswith(mark) for key in state):

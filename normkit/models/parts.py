@@ -100,6 +100,7 @@ class Plan:
     depth: int | None
     normalization: Callable[..., nn.Module]
     convolution: Callable[..., nn.Module]
+    linear: Callable[..., nn.Module]
     activation: Callable[[int], nn.Module]
     bias: bool
     shortcut: str
@@ -203,7 +204,7 @@ def dense_block(plan: Plan, in_features: int, out_features: int, *, bias: bool) 
         >>> [name for name, _ in models.build("mlp", width=4).layers[0].named_children()]
         ['linear', 'unflatten', 'normalization', 'activation', 'flatten']
     """
-    linear = nn.Linear(in_features, out_features, bias=bias or plan.bias)
+    linear = plan.linear(in_features, out_features, bias=bias or plan.bias)
     return nn.Sequential(
         OrderedDict(
             linear=initialized(linear),

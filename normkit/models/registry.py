@@ -7,21 +7,22 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .parts import Normalize, Plan, relu
+from .checks import INITIALIZATIONS, check_numbers, check_start, input_normalization
+from .enorm import autoencoder, fully_conv
+from .parts import Plan, relu
 from .regnet import regnetx
 from .residual import SHORTCUTS
 from .resnets import resnet
 from .squeeze import senet
 from .stacks import cfg, mlp, small_cnn, uniform, vgg
 
-__all__ = ["INITIALIZATIONS", "NAMES", "RESIDUAL", "build"]
+__all__ = ["INITIALIZATIONS", "NAMES", "RECONSTRUCTING", "RESIDUAL", "build"]
 
-INITIALIZATIONS = ("he", "torch")
 _OPTIONS = ("shortcut", "skip_init", "preactivation", "activation_before_sum")
 
 
 class _Net(NamedTuple):
-    """How a net is made, its defaults, and what it needs or can honor."""
+    """How a net is made, its defaults, what it needs or can honor, whether it gives images."""
 
     make: Callable[[Plan], nn.Module]
     width: int
@@ -29,6 +30,7 @@ class _Net(NamedTuple):
     smallest: int = 2
     residual: tuple[str, ...] = ()
     convolutional: bool = True
+    images: bool = False
 
 
 _NETS = {
@@ -45,10 +47,14 @@ _NETS = {
     "senet18": _Net(partial(senet, stages=4, blocks=2), 64, residual=_OPTIONS[:2]),
     "regnetx_200mf": _Net(regnetx, 24, residual=("skip_init",)),
     "small_cnn": _Net(small_cnn, 16, smallest=8),
+    "fully_conv": _Net(fully_conv, 128),
+    "fully_conv_released": _Net(partial(fully_conv, released=True), 128),
     "mlp": _Net(mlp, 500, depth=2, smallest=1, convolutional=False),
+    "autoencoder": _Net(autoencoder, 1000, smallest=1, convolutional=False, images=True),
 }
 
 NAMES = tuple(_NETS)
+RECONSTRUCTING = tuple(name for name, net in _NETS.items() if net.images)
 RESIDUAL = {name: net.residual for name, net in _NETS.items()}
 
 
@@ -71,38 +77,43 @@ def build(
     initialization: str = "he",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    linear: Callable[..., nn.Module] = nn.Linear,
 ) -> nn.Module:
-    r"""Builds a net of the four papers, from images in [0, 1] to logits.
+    r"""Builds a net of the four papers, from images in [0, 1] to logits, or to images again.
 
     In plain words: every convolution and every hidden linear layer is followed by
     ``normalization`` and then by ``activation``, a module of its own; ``nn.Identity`` leaves the
-    normalization out. The gates of senet18 alone have neither but a ReLU. No convolution has a
-    bias unless asked, with or without a normalization, except in small_cnn. No map gets smaller
-    than 2x2: a pool or a stride that would do so is skipped. The submodules are called
-    ``normalize``, ``layers`` or ``stem`` and ``blocks``, ``pool``, ``flatten`` and ``head``
-    whatever the options.
+    normalization out. The gates of senet18 have neither but a ReLU, the code of autoencoder has
+    neither, and the fully_conv nets normalize behind their third and sixth convolution alone. No
+    convolution has a bias unless asked, with or without a normalization, except in small_cnn. No
+    map gets smaller than 2x2: a pool or a stride that would do so is skipped. The submodules are
+    called ``normalize``, ``layers`` or ``stem`` and ``blocks``, ``pool``, ``flatten`` and
+    ``head`` whatever the options.
 
     Source: the functions ``vgg``, ``cfg``, ``uniform``, ``small_cnn``, ``mlp``, ``resnet``,
-    ``senet`` and ``regnetx`` of this package name the paper of each net.
+    ``senet``, ``regnetx``, ``fully_conv`` and ``autoencoder`` of this package name the paper of
+    each net.
 
     Arguments:
         name: one of ``NAMES``.
-        num_classes: number of logits.
+        num_classes: number of logits; autoencoder has none and does not use it.
         in_channels: channels of an image.
         input_size: height and width of an image in pixels, at least 2x2 (8x8 for small_cnn, 1x1
-            for mlp).
-        width: channels of the first stage (units of a hidden layer for mlp); the other widths
+            for mlp and autoencoder).
+        width: channels of the first stage (units of the first hidden layer); the other widths
             keep their ratio to it, in multiples of 8 in regnetx_200mf. ``None`` is the paper's.
         depth: convolutions of uniform (``None``: 20), hidden layers of mlp (``None``: 2).
         normalization: constructor called with ``num_features``; ``layers.pair`` gives it together
             with the activation that belongs to it.
         convolution: constructor called with ``in_channels, out_channels, kernel_size`` and the
-            keywords ``stride``, ``padding``, ``bias``, in regnetx_200mf ``groups``; mlp accepts
-            none but the plain one.
+            keywords ``stride``, ``padding``, ``bias``, in regnetx_200mf ``groups``; mlp and
+            autoencoder have none, and accept one that is not plain only beside a ``linear`` that
+            is not.
         activation: constructor called with ``num_features``.
         bias: give hidden layers a bias, as what normalizes weights alone needs.
         shortcut: of a residual net where the shape changes: a convolution followed by the
-            normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels).
+            normalization, "conv1x1" or "conv3x3", or "pad" (option A: subsampling, zero channels);
+            "all_conv1x1" (option C) is the first on every block.
         skip_init: multiply each residual branch by a learnable number that starts at zero.
         preactivation: residual blocks that normalize and activate before each convolution, which
             those of senet18 do by themselves.
@@ -111,9 +122,11 @@ def build(
             fan_in, and zero biases, the head from torch's; "torch": all from torch's default.
         mean: of each channel of the data, in [0, 1]; the first layer then subtracts it.
         std: of each channel of the data; the first layer then divides by it.
+        linear: constructor of the hidden linear layers of small_cnn, mlp and autoencoder, called
+            with ``in_features, out_features`` and the keyword ``bias``.
 
     Shape:
-        the net maps ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
+        the net maps ``(N, in_channels, H, W)`` to ``(N, num_classes)``, autoencoder to the same.
 
     Raises:
         ValueError: if a name is unknown, a number out of range, or an option not one that this
@@ -128,14 +141,13 @@ def build(
         ['normalize', 'stem', 'blocks', 'pool', 'flatten', 'head']
     """
     net = _find(name)
-    _check_numbers(num_classes=num_classes, in_channels=in_channels, width=width, depth=depth)
-    _check_stack(name, net, input_size, depth, convolution, initialization)
+    check_numbers(num_classes=num_classes, in_channels=in_channels, width=width, depth=depth)
+    _check_stack(name, net, input_size, depth, convolution, linear, initialization)
     flags = (skip_init, preactivation, activation_before_sum)
     _check_residual(name, net, shortcut, flags)
     sizes = (num_classes, in_channels, tuple(input_size), width or net.width, depth or net.depth)
-    parts = (normalization, convolution, activation, bias, shortcut)
-    standardize = _input_normalization(mean, std, in_channels)
-    made = net.make(Plan(*sizes, *parts, *flags, standardize))
+    parts = (normalization, convolution, linear, activation, bias, shortcut)
+    made = net.make(Plan(*sizes, *parts, *flags, input_normalization(mean, std, in_channels)))
     return made if initialization == "he" else made.apply(_as_torch)
 
 
@@ -152,33 +164,6 @@ def _find(name: str) -> _Net:
             f"{', '.join(NAMES)}"
         )
     return _NETS[name]
-
-
-def _check_initialization(initialization: str) -> None:
-    if initialization not in INITIALIZATIONS:
-        raise ValueError(f"initialization must be he or torch, not {initialization!r}")
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for argument, value in numbers.items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        optional = argument in ("width", "depth")
-        if not whole and not (optional and value is None):
-            accepted = "a whole number of at least 1" + (", or None" if optional else "")
-            raise ValueError(f"{argument} must be {accepted}, not {value!r}")
-
-
-def _check_input_size(name: str, net: _Net, input_size: tuple[int, int]) -> None:
-    sides = tuple(input_size) if isinstance(input_size, Sequence) else ()
-    if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
-        raise ValueError(
-            f"input_size must be height and width, two whole numbers, not {input_size!r}"
-        )
-    if min(sides) < net.smallest:
-        raise ValueError(
-            f"{name} needs images of at least {net.smallest}x{net.smallest} pixels, but "
-            f"input_size is {sides}"
-        )
 
 
 def _check_residual(name: str, net: _Net, shortcut: str, flags: tuple[bool, ...]) -> None:
@@ -206,10 +191,10 @@ def _check_stack(
     input_size: tuple[int, int],
     depth: int | None,
     convolution: Callable[..., nn.Module],
+    linear: Callable[..., nn.Module],
     initialization: str,
 ) -> None:
-    _check_initialization(initialization)
-    _check_input_size(name, net, input_size)
+    check_start(name, net.smallest, input_size, initialization)
     if depth is not None and net.depth is None:
         raise ValueError(
             f"{name} has a fixed depth, so depth={depth} must be left out; "
@@ -218,7 +203,7 @@ def _check_stack(
     if net.convolutional or convolution is nn.Conv2d:
         return
     made = type(convolution(4, 4, 3, stride=1, padding=1, bias=False))
-    if made is not nn.Conv2d:
+    if made is not nn.Conv2d and type(linear(4, 4, bias=False)) is nn.Linear:
         raise ValueError(
             f"{name} has no convolutions, so convolution must be left out or make a plain Conv2d, "
             f"not a {made.__name__}"
@@ -227,18 +212,3 @@ def _check_stack(
 
 def _those(honors: Callable[[_Net], object]) -> str:
     return ", ".join(name for name, net in _NETS.items() if honors(net))
-
-
-def _input_normalization(
-    mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int
-) -> nn.Module:
-    if mean is None and std is None:
-        return nn.Identity()
-    if mean is None or std is None:
-        raise ValueError(f"mean and std must be given together, not mean={mean} and std={std}")
-    if len(mean) != in_channels or len(std) != in_channels:
-        raise ValueError(
-            f"mean and std need one number for each of the {in_channels} input channels, but "
-            f"mean has {len(mean)} and std has {len(std)}"
-        )
-    return Normalize(mean, std)

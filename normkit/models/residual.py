@@ -11,7 +11,7 @@ from .parts import Plan, convolution_block, halve, initialized
 
 __all__ = ["SHORTCUTS", "PadShortcut", "SkipInit", "chain", "padded", "shortcut"]
 
-SHORTCUTS = ("conv1x1", "conv3x3", "pad")
+SHORTCUTS = ("conv1x1", "conv3x3", "pad", "all_conv1x1")
 
 
 class SkipInit(nn.Module):
@@ -87,18 +87,19 @@ def padded(
 def shortcut(plan: Plan, in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Makes the identity, or where the shape changes a ``PadShortcut`` or a convolution.
 
-    The normalization follows the convolution, except with preactivation.
+    The normalization follows the convolution, except with preactivation. "all_conv1x1" (option
+    C of He et al. 2016, arXiv 1512.03385) is a convolution also where the shape stays.
 
     Example:
         >>> from normkit import models
         >>> models.build("resnet8", width=4, shortcut="pad").blocks[1].shortcut
         PadShortcut()
     """
-    if in_channels == out_channels and stride == 1:
+    if in_channels == out_channels and stride == 1 and plan.shortcut != "all_conv1x1":
         return nn.Identity()
     if plan.shortcut == "pad":
         return PadShortcut(in_channels, out_channels, stride)
-    size = 1 if plan.shortcut == "conv1x1" else 3
+    size = 3 if plan.shortcut == "conv3x3" else 1
     convolution = initialized(padded(plan, in_channels, out_channels, size, stride))
     layers = OrderedDict(convolution=convolution)
     if not plan.preactivation:

@@ -12,7 +12,8 @@ from .parts import Adversary, Evaluation, Penalty, Projection
 
 __all__ = ["TrainConfig", "dataset"]
 
-SHORTCUTS = ("conv1x1", "conv3x3", "pad")
+OBJECTIVES = ("classification", "reconstruction")
+SHORTCUTS = ("conv1x1", "conv3x3", "pad", "all_conv1x1")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("constant", "linear", "one_cycle", "step")
 NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
@@ -35,10 +36,14 @@ class TrainConfig:
             network that is evaluated is not the one that was trained.
         label_noise: fraction of training labels that are changed.
         label_noise_kind: symmetric or asymmetric.
+        objective: classification (cross-entropy), or reconstruction: the mean squared error per
+            pixel between the network's output and the augmented image in [0, 1]; the history's
+            `loss` is then that of the evaluation images, and every accuracy is NaN.
         model: a name of `models.NAMES`.
         width: channels of the first stage; None is the published one.
         depth: number of layers, for the nets that have a choice; None is their default.
-        shortcut: of residual nets: conv1x1, conv3x3 or pad (option A).
+        shortcut: of residual nets: conv1x1, conv3x3, pad (option A) or all_conv1x1 (option C: a
+            convolution on every block).
         skip_init: a learned scale, zero at first, on every residual branch.
         preactivation: residual blocks that normalize and activate before each convolution.
         activation_before_sum: residual blocks that activate the branch, not the sum.
@@ -48,7 +53,8 @@ class TrainConfig:
         groups: number of groups, for the normalizations that have them.
         group_size: channels in a group, in place of `groups`.
         variant: paper or released, for the normalizations that differ in the authors' code.
-        convolution: a key of `layers.CONVOLUTIONS`.
+        convolution: a key of `layers.CONVOLUTIONS`; hidden linear layers follow, where
+            `layers.linear` has such.
         standardize: the first layer subtracts the training set's mean and divides by its
             deviation, by channel.
         optimizer: sgd or adam.
@@ -65,7 +71,7 @@ class TrainConfig:
         augment: a name of `data.AUGMENTATIONS`.
         seed: of everything random in the run.
         device: cpu or cuda (see `resolve_device` for "auto").
-        penalty: what is added to gradients.
+        penalty: what is done to gradients.
         projection: what changes weights after a step.
         adversary: how training images are attacked.
         evaluation: when accuracy is measured, and the attack that measures robust accuracy.
@@ -99,6 +105,7 @@ class TrainConfig:
     fresh_statistics: bool = False
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
+    objective: str = "classification"
     model: str = "resnet8"
     width: int | None = 8
     depth: int | None = None
@@ -149,6 +156,7 @@ class TrainConfig:
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        _check_objective(self)
         if self.test_once and (self.evaluation.every or not self.validation):
             found = f"validation {self.validation:g}, evaluation.every {self.evaluation.every}"
             raise ValueError(f"test_once needs images held out and one attack at the end; {found}")
@@ -185,6 +193,7 @@ def _check_names(config: TrainConfig) -> None:
     accepted: dict[str, Sequence[str]] = {
         "dataset": data.NAMES,
         "label_noise_kind": ("symmetric", "asymmetric"),
+        "objective": OBJECTIVES,
         "model": models.NAMES,
         "shortcut": SHORTCUTS,
         "initialization": models.INITIALIZATIONS,
@@ -204,3 +213,25 @@ def _check_names(config: TrainConfig) -> None:
             known(field, name, NORMS)
     for name in config.probes:
         known("probes", name, tuple(probes.PROBES))
+
+
+def _check_objective(config: TrainConfig) -> None:
+    """Refuse a net that does not fit the objective, and what only a classification has."""
+    rebuilt = config.objective == "reconstruction"
+    if rebuilt != (config.model in models.RECONSTRUCTING):
+        gives = "images" if rebuilt else "logits"
+        fits = f"reconstruction: {', '.join(models.RECONSTRUCTING)}; classification: the others"
+        raise ValueError(
+            f"objective {config.objective!r} needs a net that gives {gives}, and model "
+            f"{config.model!r} does not; {fits}"
+        )
+    asked = {
+        f"adversary.kind {config.adversary.kind!r}": config.adversary.kind != "none",
+        f"evaluation.epsilon {config.evaluation.epsilon:g}": config.evaluation.epsilon > 0,
+        f"label_noise {config.label_noise:g}": config.label_noise > 0,
+        f"probes {', '.join(config.probes)}": config.probes,
+        "test_once True": config.test_once,
+    }
+    for found, given in asked.items():
+        if rebuilt and given:
+            raise ValueError(f"objective 'reconstruction' has no labels to use: leave out {found}")

@@ -1,6 +1,7 @@
 """The methods that a configuration names, ready to act at every step."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from normkit import data, penalties, projections
 from normkit.projections.targets import batch_norms, written_layers
 
 from .config import TrainConfig
+from .parts import Projection
 from .task import Task
 
 __all__ = ["penalty", "projection", "refresh_statistics"]
@@ -20,6 +22,13 @@ def penalty(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], o
     chosen = config.penalty
     if chosen.kind == "none":
         return None
+    if chosen.kind == "path_sgd":
+        return penalties.PathSGD(
+            model,
+            input_size=task.form.input_size,
+            weight_decay=config.weight_decay,
+            relative=True,
+        ).step
     return penalties.NormDecay(
         model,
         norm=chosen.norm,
@@ -30,27 +39,57 @@ def penalty(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], o
     ).step
 
 
-def projection(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], object] | None:
+def projection(
+    config: TrainConfig, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer
+) -> Callable[[], object] | None:
     """What acts on the weights, after a step; None where the configuration names nothing.
 
     Raises:
         ValueError: a projection that the network cannot have, or that would never act.
     """
-    chosen, size, steps = config.projection, task.form.input_size, 0
-    if chosen.kind == "none" and chosen.batch_norm is None:
-        return None
+    chosen, acts = config.projection, []
     if chosen.batch_norm is not None:
         batch_norms(model)
-    if chosen.kind != "none":
+    if chosen.kind == "enorm":
+        acts.append(_enorm(chosen, model, optimizer))
+    elif chosen.kind != "none":
         written_layers(model)
+        acts.append(_bounded(chosen, model, task.form.input_size))
+    if chosen.kind != "none":
         _check_every(config, len(task.images))
+    if chosen.batch_norm is not None:  # last: balancing moves the norms that are bounded
+        acts.append(partial(projections.project_batch_norm_, model, chosen.batch_norm))
+
+    def act() -> None:
+        for each in acts:
+            each()
+
+    return act if acts else None
+
+
+def _enorm(
+    chosen: Projection, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Callable[[], object]:
+    return projections.ENorm(
+        model,
+        optimizer,
+        c=chosen.c,
+        p=chosen.p,
+        biases=chosen.biases,
+        batch_norm=chosen.through_batch_norm,
+        cycles=chosen.cycles,
+        every=chosen.every,
+        variant=chosen.variant,
+    ).step
+
+
+def _bounded(chosen: Projection, model: nn.Module, size: tuple[int, ...]) -> Callable[[], None]:
+    steps = 0
 
     def act() -> None:
         nonlocal steps
         steps += 1
-        if chosen.batch_norm is not None:
-            projections.project_batch_norm_(model, chosen.batch_norm)
-        if chosen.kind == "none" or steps % chosen.every:
+        if steps % chosen.every:
             return
         if chosen.kind == "norms":
             projections.project_norms_(model, chosen.bound, norm=chosen.norm, input_size=size)

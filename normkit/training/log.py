@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from normkit import attacks, data, norms, probes
 
 from .config import TrainConfig
-from .objective import robust_accuracy
+from .objective import reconstruction_loss, robust_accuracy
 from .task import Task, generator
 
 __all__ = ["Log"]
@@ -41,16 +41,9 @@ class Log:
         def due(every: int) -> bool:
             return last or bool(every and epoch % every == 0)
 
-        def clean(images: Tensor, labels: Tensor, wanted: bool) -> float:
-            if not wanted:
-                return math.nan
-            return attacks.robust_accuracy(model, data.to_float(images), labels)
-
-        judged, last_judged = (task.test_images, task.test_labels), task.final
-        row["accuracy"] = clean(*judged, due(attack.clean_every))
-        row["test_accuracy"] = clean(*last_judged, last and config.test_once)
+        row |= self.judge(model, due(attack.clean_every), last)
         measured = attack.epsilon > 0 and due(attack.every)
-        robust = robust_accuracy(model, *last_judged, attack) if measured else math.nan
+        robust = robust_accuracy(model, *task.final, attack) if measured else math.nan
         row |= {"robust_accuracy": robust, "seconds": time.perf_counter() - self.started}
         self.history.append(row)
         chosen = config.norms if due(config.norms_every) else ()
@@ -61,6 +54,21 @@ class Log:
             self.norms.append(table.assign(epoch=epoch))
         if self.on_epoch:
             self.on_epoch(row)
+
+    def judge(self, model: nn.Module, wanted: bool, last: bool) -> dict[str, float]:
+        """The loss of a reconstruction, or the accuracy, on the watched images if wanted."""
+        task, row = self.task, dict.fromkeys(("loss", "accuracy", "test_accuracy"), math.nan)
+
+        def accuracy(images: Tensor, labels: Tensor) -> float:
+            return attacks.robust_accuracy(model, data.to_float(images), labels)
+
+        if wanted and self.config.objective == "reconstruction":
+            row["loss"] = reconstruction_loss(model, task.test_images)
+        elif wanted:
+            row["accuracy"] = accuracy(task.test_images, task.test_labels)
+        if last and self.config.test_once:
+            row["test_accuracy"] = accuracy(*task.final)
+        return row
 
     @contextlib.contextmanager
     def probing(self, model: nn.Module, step: int) -> Iterator[None]:
@@ -99,7 +107,7 @@ class Log:
 
         if self.recording:
             self.probes.append(self.recording.table())
-        history = ["epoch", "train_loss", "train_accuracy", "accuracy", "test_accuracy"]
+        history = ["epoch", "train_loss", "train_accuracy", "loss", "accuracy", "test_accuracy"]
         history += ["robust_accuracy", "seconds"]
         return {
             "history": pd.DataFrame(self.history, columns=history),

@@ -14,7 +14,7 @@ from normkit import data, records
 from . import hooks
 from .config import TrainConfig
 from .log import Log
-from .objective import attack_loss, learning_rate
+from .objective import batch_loss, learning_rate
 from .task import Form, Task, build_model, generator, prepare
 
 __all__ = ["Run", "train"]
@@ -118,11 +118,13 @@ class _Trainer:
     def __init__(self, config: TrainConfig, task: Task, model: nn.Module, log: Log, *given):
         self.config, self.task, self.model, self.log = config, task, model, log
         self.optimizer = _optimizer(config, model)
-        named = (hooks.penalty, hooks.projection)
+        named = (
+            hooks.penalty(config, model, task),
+            hooks.projection(config, model, task, self.optimizer),
+        )
         own = (hook(model, self.optimizer) if hook else None for hook in given)
         self.penalties, self.projections = (
-            [act for act in (make(config, model, task), mine) if act]
-            for make, mine in zip(named, own, strict=True)
+            [act for act in pair if act] for pair in zip(named, own, strict=True)
         )
         streams = ("order", "augment", "attack")
         self.streams = {name: generator(config.seed, name) for name in streams}
@@ -160,14 +162,14 @@ class _Trainer:
         labels = task.labels[chosen]
         self.optimizer.zero_grad()
         stream = self.streams["attack"]
-        loss, logits = attack_loss(self.model, images, labels, config.adversary, stream)
+        loss, hits = batch_loss(config, self.model, images, labels, stream)
         loss.backward()
         if not self.act(self.penalties):
             loss = loss * torch.nan
         self.optimizer.step()
         if not self.act(self.projections):
             loss = loss * torch.nan
-        return loss.detach(), (logits.argmax(1) == labels).sum()
+        return loss.detach(), hits
 
     def act(self, methods: list[Callable[[], object]]) -> bool:
         """Let methods act; whether they could, which values whose squares overflow prevent."""
@@ -187,14 +189,16 @@ def _finite(model: nn.Module) -> torch.Tensor:
 
 
 def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    # Path-SGD divides the weight decay as well, so it adds it to the gradient itself.
+    decay = 0.0 if config.penalty.kind == "path_sgd" else config.weight_decay
     if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.lr, weight_decay=config.weight_decay)
+        return torch.optim.Adam(model.parameters(), config.lr, weight_decay=decay)
     return torch.optim.SGD(
         model.parameters(),
         config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
-        weight_decay=config.weight_decay,
+        weight_decay=decay,
     )
 
 

@@ -1,5 +1,7 @@
 """What a step minimizes, how long it is, and what the trained network is judged by."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,45 @@ from .config import TrainConfig
 from .parts import Adversary, Evaluation
 from .task import generator
 
-__all__ = ["attack_loss", "learning_rate", "robust_accuracy"]
+__all__ = [
+    "attack_loss",
+    "batch_loss",
+    "learning_rate",
+    "reconstruction_loss",
+    "robust_accuracy",
+]
+
+
+def batch_loss(
+    config: TrainConfig, model: nn.Module, images: Tensor, labels: Tensor, stream: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """What a step minimizes, and how many images were classified rightly.
+
+    A reconstruction is judged by its mean squared error per pixel, and classifies nothing: NaN.
+    """
+    if config.objective == "reconstruction":
+        return F.mse_loss(model(images), images), images.new_full((), math.nan)
+    loss, logits = attack_loss(model, images, labels, config.adversary, stream)
+    return loss, (logits.argmax(1) == labels).sum()
+
+
+@torch.no_grad()
+def reconstruction_loss(model: nn.Module, images: Tensor, batch_size: int = 500) -> float:
+    """The mean squared error per pixel of a network that gives images back.
+
+    Arguments:
+        model: maps images in [0, 1] to such; used in the mode (train or eval) it is in.
+        images: uint8 (N, C, H, W).
+        batch_size: how many go through the network at once.
+
+    Example:
+        >>> images = torch.full((3, 1, 2, 2), 51, dtype=torch.uint8)  # 0.2
+        >>> round(reconstruction_loss(nn.Threshold(0.5, 0.0), images), 6)
+        0.04
+    """
+    chunks = (data.to_float(chunk) for chunk in images.split(batch_size))
+    errors = [F.mse_loss(model(chunk), chunk, reduction="sum") for chunk in chunks]
+    return torch.stack(errors).double().sum().item() / images.numel()
 
 
 def attack_loss(

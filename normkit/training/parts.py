@@ -8,11 +8,13 @@ __all__ = ["Adversary", "Evaluation", "Penalty", "Projection"]
 
 ADVERSARIES = ("none", "pgd", "trades", "alp")
 ATTACKS = ("pgd", "apgd")
-PENALTIES = ("none", "norm_decay")
+PENALTIES = ("none", "norm_decay", "path_sgd")
 DECAYED = ("l1", "linf", "spectral")
 KINDS = ("linear", "conv", "batch_norm")
-PROJECTIONS = ("none", "norms", "singular_values")
+PROJECTIONS = ("none", "norms", "singular_values", "enorm")
 PROJECTED = ("l1", "linf")
+TREATED = ("rescale", "ignore")
+VARIANTS = ("paper", "released")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Evaluation:
         targets: how many classes the second attack of apgd aims at, the likeliest first.
         images: how many images, None for all.
         every: also attack after every so many epochs; 0 only after the last.
-        clean_every: epochs from one measurement of the accuracy to the next; 0 only after the
-            last.
+        clean_every: epochs from one measurement of the accuracy, or of a reconstruction's loss,
+            to the next; 0 only after the last.
     """
 
     attack: str = "pgd"
@@ -89,10 +91,11 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """What is added to the gradients of every step (see `normkit.penalties`).
+    """What is done to the gradients of every step (see `normkit.penalties`).
 
     Arguments:
-        kind: none or norm_decay.
+        kind: none; norm_decay; or path_sgd, which divides them, weight decay included, by what
+            the paths through each weight are worth.
         norm: of norm_decay: l1, linf or spectral.
         beta: its strength.
         memory: its memory, in [0, 1).
@@ -121,14 +124,21 @@ class Projection:
     """What changes the weights after a step (see `normkit.projections`).
 
     Arguments:
-        kind: none; norms, to project every slice of every layer to a norm of at most `bound`; or
-            singular_values, to clip those of every linear layer and, on the torus, convolution.
+        kind: none; norms, to project every slice of every layer to a norm of at most `bound`;
+            singular_values, to clip those of every linear layer and, on the torus, convolution;
+            or enorm, to balance every hidden unit's incoming norm against its outgoing one.
         norm: of norms: l1 or linf.
         bound: the upper bound.
-        every: steps from one projection to the next.
+        every: steps from one projection, or enorm's balancing, to the next.
         alternate: of singular_values: how often clipping and truncation alternate; 0 clips once.
         batch_norm: upper bound of the norms of BatchNorm layers, met after every step; None
             leaves them alone.
+        c: of enorm, as all below: how many times the incoming norm the outgoing one becomes.
+        p: of the norms that are balanced, at least 1.
+        cycles: passes over the network each time.
+        biases: rescale (they follow their unit) or ignore (they stay, the function changes).
+        through_batch_norm: rescale (BatchNorm's weights follow too) or ignore (likewise).
+        variant: paper or released, where the authors' code differs.
     """
 
     kind: str = "none"
@@ -137,10 +147,21 @@ class Projection:
     every: int = 1
     alternate: int = 0
     batch_norm: float | None = None
+    c: float = 1.0
+    p: float = 2.0
+    cycles: int = 1
+    biases: str = "rescale"
+    through_batch_norm: str = "rescale"
+    variant: str = "paper"
 
     def __post_init__(self):
         typed(self)
         known("projection.kind", self.kind, PROJECTIONS)
         known("projection.norm", self.norm, PROJECTED)
-        positive(self, "projection.", ("bound", "every", "batch_norm"))
+        known("projection.biases", self.biases, TREATED)
+        known("projection.through_batch_norm", self.through_batch_norm, TREATED)
+        known("projection.variant", self.variant, VARIANTS)
+        positive(self, "projection.", ("bound", "every", "batch_norm", "c", "p", "cycles"))
+        if self.p < 1:
+            raise ValueError(f"projection.p is {self.p}; it must be at least 1")
         not_negative(self, "projection.", ("alternate",))

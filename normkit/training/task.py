@@ -166,6 +166,7 @@ def build_model(config: TrainConfig, form: Form) -> nn.Module:
             initialization=config.initialization,
             mean=form.mean,
             std=form.std,
+            linear=layers.linear(config.convolution),
         )
     return model.to(config.device, memory_format=torch.channels_last)
 
