@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from normkit import attacks, models
-from normkit.papers.norm_decay.measured import hardware
+from normkit.papers.measured import hardware
 
 NETS = {
     "digits": ("resnet8", 8, (297, 1, 8, 8)),

@@ -18,7 +18,7 @@ import torchvision
 
 from normkit import norms
 from normkit.papers.norm_decay import comparison, jobs, speed
-from normkit.papers.norm_decay.measured import hardware, one_thread
+from normkit.papers.measured import hardware, one_thread
 
 TORUS = ("bracket", "fft_svd", "gram_iteration", "grid_power")
 EXECUTED = ("davidson", "power_method")

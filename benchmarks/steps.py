@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normkit import layers, models, penalties, probes
-from normkit.papers.norm_decay.measured import hardware
+from normkit.papers.measured import hardware
 
 FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
 NETS = {"small": (16, 8, 1), "medium": (16, 16, 3), "large": (64, 32, 3)}

@@ -245,5 +245,5 @@ def test_the_default_start_of_torch_can_be_had_in_every_net():
                 bound = (layer.weight[0].numel()) ** -0.5  # torch: uniform in 1 / sqrt(fan_in)
                 largest = layer.weight.abs().max()
                 assert 0.5 * bound < largest <= bound, name
-    with pytest.raises(ValueError, match="initialization must be he or torch, not 'hee'"):
+    with pytest.raises(ValueError, match="initialization must be he, he_all or torch, not 'hee'"):
         models.build("resnet8", initialization="hee")

@@ -13,8 +13,8 @@ from torch import nn
 
 import normkit
 from normkit.norms import l1_norm, linf_norm
-from normkit.papers import norm_decay
-from normkit.papers.norm_decay import baselines, comparison, exact, jobs, measured, speed
+from normkit.papers import measured, norm_decay
+from normkit.papers.norm_decay import baselines, comparison, exact, jobs, speed
 from normkit.records import Store
 
 BENCHMARK = Path(normkit.__file__).parents[1] / "benchmarks" / "norms.py"
@@ -141,8 +141,8 @@ def test_a_wrong_norm_is_seen_by_its_relative_error():
 
 def test_a_measurement_is_made_once_and_kept_apart_from_runs(tmp_path):
     store, config = Store(tmp_path), speed.Speed(4, 16, 1, 0.0)
-    first = norm_decay.kept(config, store)
-    again = norm_decay.kept(config, store)
+    first = measured.kept(config, store)
+    again = measured.kept(config, store)
     pd.testing.assert_frame_equal(first.table("times"), again.table("times"))
     assert first.meta["hardware"] == measured.hardware(1) and store.keys() == []
     times = first.table("times")

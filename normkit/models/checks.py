@@ -8,7 +8,7 @@ from .parts import Normalize
 
 __all__ = ["INITIALIZATIONS", "check_numbers", "check_start", "input_normalization"]
 
-INITIALIZATIONS = ("he", "torch")
+INITIALIZATIONS = ("he", "he_all", "torch")
 
 
 def check_numbers(**numbers: int | None) -> None:
@@ -24,9 +24,9 @@ def check_numbers(**numbers: int | None) -> None:
 def check_start(
     name: str, smallest: int, input_size: tuple[int, int], initialization: str
 ) -> None:
-    """Refuses another start than he and torch, and images that are smaller than a net needs."""
+    """Refuses another start than these, and images that are smaller than a net needs."""
     if initialization not in INITIALIZATIONS:
-        raise ValueError(f"initialization must be he or torch, not {initialization!r}")
+        raise ValueError(f"initialization must be he, he_all or torch, not {initialization!r}")
     sides = tuple(input_size) if isinstance(input_size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(n, int) for n in sides):
         raise ValueError(

@@ -9,7 +9,7 @@ from torch import nn
 
 from .checks import INITIALIZATIONS, check_numbers, check_start, input_normalization
 from .enorm import autoencoder, fully_conv
-from .parts import Plan, relu
+from .parts import Plan, initialized, relu
 from .regnet import regnetx
 from .residual import SHORTCUTS
 from .resnets import resnet
@@ -119,7 +119,8 @@ def build(
             those of senet18 do by themselves.
         activation_before_sum: residual blocks that activate the branch, not the sum.
         initialization: "he": plain layers that feed a ReLU start from He's normal weights, with
-            fan_in, and zero biases, the head from torch's; "torch": all from torch's default.
+            fan_in, and zero biases, the head from torch's; "he_all": the head, too, whose outputs
+            are then about 2.4 times larger; "torch": all from torch's default.
         mean: of each channel of the data, in [0, 1]; the first layer then subtracts it.
         std: of each channel of the data; the first layer then divides by it.
         linear: constructor of the hidden linear layers of small_cnn, mlp and autoencoder, called
@@ -147,8 +148,16 @@ def build(
     _check_residual(name, net, shortcut, flags)
     sizes = (num_classes, in_channels, tuple(input_size), width or net.width, depth or net.depth)
     parts = (normalization, convolution, linear, activation, bias, shortcut)
-    made = net.make(Plan(*sizes, *parts, *flags, input_normalization(mean, std, in_channels)))
-    return made if initialization == "he" else made.apply(_as_torch)
+    plan = Plan(*sizes, *parts, *flags, input_normalization(mean, std, in_channels))
+    return _started(net.make(plan), initialization)
+
+
+def _started(made: nn.Module, initialization: str) -> nn.Module:
+    if initialization == "torch":
+        made.apply(_as_torch)
+    elif initialization == "he_all":
+        initialized(made.head)
+    return made
 
 
 def _as_torch(layer: nn.Module) -> None:

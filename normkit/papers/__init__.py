@@ -2,6 +2,7 @@
 
 from . import beyond_batchnorm, convnorm, enorm, norm_decay
 from .describe import describe, diverged
+from .measured import kept
 from .profiles import PROFILES, label
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "describe",
     "diverged",
     "enorm",
+    "kept",
     "label",
     "norm_decay",
 ]

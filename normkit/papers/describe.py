@@ -29,6 +29,7 @@ def describe(configs: Sequence[TrainConfig]) -> str:
         words[-1] += f"{_each(configs, 'lr')}, batch {_each(configs, 'batch_size')}, "
         words[-1] += f"weight decay {_each(configs, 'weight_decay')}"
         names = {"he": "He's initialization", "torch": "torch's initialization"}
+        names["he_all"] = "He's initialization of all layers"
         plain = [config for config in configs if config.convolution == "conv"] or configs
         words += [" and ".join(sorted({names[config.initialization] for config in plain}))]
     else:
@@ -72,9 +73,13 @@ def diverged(records: Sequence[Record]) -> str:
 def _acting(config: dict) -> list[str]:
     """What acts on gradients and weights, in words."""
     penalty, projection, found = config["penalty"], config["projection"], []
-    if penalty["kind"] != "none":
+    if penalty["kind"] == "path_sgd":
+        found.append("Path-SGD")
+    elif penalty["kind"] != "none":
         found.append(f"norm decay {penalty['norm']} {penalty['beta']:g}")
-    if projection["kind"] != "none":
+    if projection["kind"] == "enorm":
+        found.append(f"ENorm c {projection['c']:g}")
+    elif projection["kind"] != "none":
         found.append(f"{projection['kind']} at most {projection['bound']:g}")
     if projection["batch_norm"] is not None:
         found.append(f"BatchNorm at most {projection['batch_norm']:g}")

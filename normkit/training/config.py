@@ -48,7 +48,8 @@ class TrainConfig:
         preactivation: residual blocks that normalize and activate before each convolution.
         activation_before_sum: residual blocks that activate the branch, not the sum.
         bias: hidden layers have one.
-        initialization: he (normal, fan_in) or torch (its default, about 2.4 times smaller).
+        initialization: he (normal, fan_in), he_all (the head, too) or torch (its default, about
+            2.4 times smaller).
         normalization: a key of `layers.NORMALIZATIONS`; with its activation, see `layers.pair`.
         groups: number of groups, for the normalizations that have them.
         group_size: channels in a group, in place of `groups`.

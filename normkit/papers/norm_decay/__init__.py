@@ -8,7 +8,6 @@ robust.
 from .comparison import compare
 from .exact import Exactness, exactness
 from .lipschitz import NearestClass, Slopes, judge_lipschitz, separation, slopes
-from .measured import kept
 from .networks import Networks, committed, weights_folder
 from .regularization import REGULARIZATION, Regularization, regularized_runs
 from .regularized import chosen_strengths, norm_history, regularized
@@ -57,7 +56,6 @@ __all__ = [
     "judge_layers",
     "judge_lipschitz",
     "judge_speed",
-    "kept",
     "layer_norms",
     "median_ratios",
     "norm_history",

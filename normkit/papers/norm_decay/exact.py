@@ -13,7 +13,7 @@ from normkit.norms.rules import BATCH_NORMS, CONVOLUTIONS, TRANSPOSED
 
 from ..profiles import choose
 from .baselines import border_free, gathered
-from .measured import measuring_code
+from ..measured import measuring_code
 
 __all__ = ["KINDS", "Exactness", "dense_matrix", "exactness", "random_layers", "relative_error"]
 

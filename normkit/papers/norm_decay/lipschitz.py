@@ -12,7 +12,7 @@ from normkit.claims import Claim, Verdict, above, combine, exact
 from normkit.training import dataset, generator
 
 from ..profiles import choose
-from .measured import measuring_code
+from ..measured import measuring_code
 
 __all__ = ["LIPSCHITZ", "NearestClass", "Slopes", "judge_lipschitz", "separation", "slopes"]
 

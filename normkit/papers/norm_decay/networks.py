@@ -12,7 +12,7 @@ from torch import nn
 from normkit import attacks, data, models, norms
 from normkit.training import Evaluation, dataset, robust_accuracy
 
-from .measured import measuring_code
+from ..measured import measuring_code
 
 __all__ = ["NETWORKS", "Networks", "committed", "weights_folder"]
 

@@ -14,7 +14,7 @@ from normkit import norms
 from ..profiles import choose
 from . import baselines
 from .jobs import Job, shapes
-from .measured import measuring_code
+from ..measured import measuring_code
 
 __all__ = ["Speed", "stopwatch", "timed", "timing"]
 

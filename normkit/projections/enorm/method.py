@@ -2,26 +2,21 @@
 
 __all__ = ["ENorm"]
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
+from .arguments import check_choices, factors_of
 from .carried import OptimizerState, check_optimizer
+from .energy import depth_factors
 from .graph import find_units
-from .groups import Group, group_units, left_out
+from .groups import group_units, left_out
 from .rules import Options
 from .sweep import Sweep
-
-CHOICES = {
-    "biases": ("rescale", "ignore"),
-    "batch_norm": ("rescale", "ignore"),
-    "variant": ("paper", "released"),
-}
+from .units import ENDS
 
 
 class ENorm:
@@ -103,13 +98,12 @@ class ENorm:
     ):
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-        _check(p, cycles, every, biases=biases, batch_norm=batch_norm, variant=variant)
+        check_choices(p, cycles, every, biases=biases, batch_norm=batch_norm, variant=variant)
         units = find_units(model, Options(batch_norm), tuple(leaves))
         self._groups, self._left = group_units(units, float(p)), left_out(units)
         if not self._groups:
-            reasons = "; ".join(dict.fromkeys(f"{n} {why}" for n, _, _, why in self._left))
-            raise ValueError(f"model has no hidden unit that can be rescaled: {reasons or 'none'}")
-        self._c = _factors(c, len(self._groups))
+            raise ValueError(f"model has no hidden unit that can be rescaled: {_why(self._left)}")
+        self._c = factors_of(c, len(self._groups))
         tensors = {id(m.weight): m.use.parameter for group in self._groups for m in group.members}
         parameters = list(tensors.values())
         if optimizer is not None:
@@ -139,7 +133,7 @@ class ENorm:
         Where paths of different length meet, as in a residual network, there are no such factors
         unless c is 1: all are 1 then, and the energy may rise.
         """
-        factors, total = self._depths(), 0.0
+        factors, total = depth_factors(self._groups, self._c, self.p), 0.0
         for weight in self._sweep.weights:
             tensor = weight.tensor.detach().double()
             total += factors[id(weight)] * tensor.abs().pow(self.p).sum().item()
@@ -147,14 +141,17 @@ class ENorm:
 
     def units(self) -> pd.DataFrame:
         """Every unit's norms: group, unit, incoming, outgoing, c."""
-        tables = []
-        for number, (group, c) in enumerate(zip(self._groups, self._c, strict=True)):
-            norms = (x.double().cpu().numpy() ** (1 / self.p) for x in self._sweep.sides(group))
-            columns = dict(zip(("incoming", "outgoing"), norms, strict=True))
-            tables.append(pd.DataFrame({"group": number, "unit": range(group.count), **columns}))
-            tables[-1]["c"] = c
+        counts = [group.count for group in self._groups]
+        sides = [self._sweep.sides(group) for group in self._groups]
         self._sweep.forget()
-        return pd.concat(tables, ignore_index=True)
+        ingoing, outgoing = (
+            np.concatenate([side.double().cpu().numpy() for side in part]) ** (1 / self.p)
+            for part in zip(*sides, strict=True)
+        )
+        unit = np.concatenate([np.arange(count) for count in counts])
+        group, c = (np.repeat(values, counts) for values in (range(len(counts)), self._c))
+        columns = {"group": group, "unit": unit, "incoming": ingoing, "outgoing": outgoing, "c": c}
+        return pd.DataFrame(columns)
 
     def imbalance(self) -> pd.DataFrame:
         """How far each group is from its limit: group, units, dead, imbalance.
@@ -162,13 +159,13 @@ class ENorm:
         The imbalance is the largest |log(outgoing / (c incoming))| of a unit; dead units have a
         norm that is zero, are left alone and not counted in it.
         """
-        table, rows = self.units(), []
-        for number, part in table.groupby("group"):
-            alive = part[(part.incoming > 0) & (part.outgoing > 0)]
-            logs = np.log(alive.outgoing / (alive.c * alive.incoming)).abs()
-            dead = len(part) - len(alive)
-            rows.append((number, len(part), dead, float(logs.max()) if len(logs) else 0.0))
-        return pd.DataFrame(rows, columns=["group", "units", "dead", "imbalance"])
+        table = self.units()
+        dead = (table.incoming == 0) | (table.outgoing == 0)
+        ratio = (table.outgoing / (table.c * table.incoming)).where(~dead, 1.0)
+        table = table.assign(dead=dead, imbalance=np.log(ratio).abs())
+        columns = {"units": ("unit", "size"), "dead": ("dead", "sum")}
+        columns["imbalance"] = ("imbalance", "max")
+        return table.groupby("group", as_index=False).agg(**columns)
 
     def rescale_randomly(self, generator: torch.Generator, deviation: float = 1.0) -> None:
         """Multiply every unit by a log-normal number, of this deviation of the logarithm.
@@ -194,59 +191,14 @@ class ENorm:
         """Tensors that keep their scale: tensor, side, channels, reason."""
         return pd.DataFrame(self._left, columns=["tensor", "side", "channels", "reason"])
 
-    def _depths(self) -> dict[int, float]:
-        """What each tensor counts in the energy; 1 for all if they contradict."""
-        ones = dict.fromkeys(map(id, self._sweep.weights), 1.0)
-        if all(c == 1 for c in self._c):
-            return ones
-        logs: dict[int, float] = {}
-        waiting = list(zip(self._groups, self._c, strict=True))
-        while waiting:
-            known = [pair for pair in waiting if any(k in logs for k in _keys(pair[0]))]
-            group, c = known[0] if known else waiting[0]
-            waiting = [pair for pair in waiting if pair[0] is not group]
-            if not _settle(logs, group, -self.p * math.log(c)):
-                return ones
-        return {key: math.exp(value) for key, value in logs.items()}
 
-
-def _settle(logs: dict[int, float], group: Group, step: float) -> bool:
-    """Give the tensors of a group their factors; whether that contradicts none they have."""
-    steps = [(id(member.weight), 0.0) for member in group.writers]
-    steps += [(id(member.weight), step) for member in group.readers]
-    bases = [logs[key] - more for key, more in steps if key in logs]
-    base = bases[0] if bases else 0.0
-    for key, more in steps:
-        if abs(logs.setdefault(key, base + more) - base - more) > 1e-9:
-            return False
-    return True
-
-
-def _keys(group: Group) -> list[int]:
-    return [id(member.weight) for member in group.members]
+def _why(left: list[tuple]) -> str:
+    """The first reasons, those of the network's ends last."""
+    told = [f"{name} {why}" for name, _, _, why in left if why not in ENDS]
+    told = list(dict.fromkeys(told + [f"{name} {why}" for name, _, _, why in left]))
+    more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+    return "; ".join(told[:3]) + more if told else "it has no weights"
 
 
 def _names(members: tuple) -> str:
     return ", ".join(" = ".join(member.use.names) for member in members)
-
-
-def _factors(c: float | Sequence[float], count: int) -> list[float]:
-    values = [c] * count if isinstance(c, Real) else list(c)
-    if len(values) != count:
-        raise ValueError(f"c has {len(values)} numbers, but the model has {count} groups of units")
-    for value in values:
-        if not (isinstance(value, Real) and 0 < value < math.inf):
-            raise ValueError(f"c is {value!r}; it must be a finite number above 0")
-    return [float(value) for value in values]
-
-
-def _check(p: float, cycles: int, every: int, **names: str) -> None:
-    if not (isinstance(p, Real) and 1 <= p < math.inf):
-        raise ValueError(f"p is {p!r}; it must be a finite number, 1 or more")
-    for name, value in (("cycles", cycles), ("every", every)):
-        if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
-    for name, value in names.items():
-        if value not in CHOICES[name]:
-            accepted = " or ".join(map(repr, CHOICES[name]))
-            raise ValueError(f"{name} is {value!r}; it must be {accepted}")

@@ -109,13 +109,14 @@ class Sweep:
     def _keep(self, weight: Weight, powers: Tensor | None) -> None:
         """Let another weight have the room of this one's squares."""
         if powers is not None and weight.flat:
-            self._buffers.setdefault((powers.shape, powers.dtype, powers.device), []).append(powers)
+            form = powers.shape, powers.dtype, powers.device
+            self._buffers.setdefault(form, []).append(powers)
 
     def _balance(self, ingoing: Tensor, outgoing: Tensor, c: float) -> tuple[Tensor, Tensor]:
         """d and d^p of each unit; 1 where a side is zero, or not a number."""
         ratio = _on(outgoing, ingoing) / ingoing
         ratio = ratio if c == 1 else ratio.div_(c**self.p)
-        power = ratio.log_().nan_to_num_(0.0, 0.0, 0.0).mul_(0.5).exp_()
+        power = ratio.sqrt_().log_().nan_to_num_(0.0, 0.0, 0.0).exp_()
         return (power.sqrt() if self.p == 2 else power.pow(1 / self.p)), power
 
     def _apply(self, number: int, scale: Tensor, power: Tensor) -> None:
@@ -124,8 +125,12 @@ class Sweep:
         inverse = scale.reciprocal(), power.reciprocal()
         for members, pair in ((group.writers, (scale, power)), (group.readers, inverse)):
             for member in members:
-                like = member.weight.tensor
-                member.weight.scale(member.side, *(member.spread(_on(x, like)) for x in pair))
+                weight = member.weight
+                if not member.plain or weight.tensor.device != scale.device:
+                    spread = tuple(member.spread(_on(x, weight.tensor)) for x in pair)
+                    weight.scale(member.side, *spread)
+                else:
+                    weight.scale(member.side, *pair)
         for member in group.followers if self.follow else ():
             bias = member.use.parameter
             rows = member.spread(_on(scale, bias))
@@ -137,7 +142,7 @@ class Sweep:
 
     def _leave(self, number: int, weight: Weight) -> None:
         """Compute what later groups need of a weight, or write it, as soon as that can be."""
-        rows, columns = (last > number for last in weight.last.values())
+        rows, columns = weight.last["rows"] > number, weight.last["columns"] > number
         if not rows and not columns:
             self._keep(weight, weight.powers)
             weight.write(self.carried(weight.tensor))
@@ -147,7 +152,8 @@ class Sweep:
     def _one_by_one(self, group: Group, c: float) -> tuple[Tensor, Tensor]:
         """The scales of units that weights of their own group connect, one unit after another."""
         between, like = _between(group), group.writers[0].weight.powers
-        sums = (_sums(members).double().cpu().numpy() for members in (group.writers, group.readers))
+        both = (group.writers, group.readers)
+        sums = (_sums(members).double().cpu().numpy() for members in both)
         ingoing, outgoing = (s - between.sum(n) for s, n in zip(sums, (1, 0), strict=True))
         np.fill_diagonal(between, 0)
         power = np.ones(group.count)

@@ -19,11 +19,11 @@ def move_(tensor: Tensor, factor: Tensor, power: int) -> None:
         >>> square.item()
         2.0
     """
-    factor = factor if factor.dtype == tensor.dtype else factor.to(tensor.dtype)
-    if power == 1:
-        tensor.mul_(factor)
-    for _ in range(-power):
-        tensor.div_(factor)
+    if power < 0:
+        factor = factor.reciprocal()
+    if power == -2:
+        factor = factor.square()
+    tensor.mul_(factor if factor.dtype == tensor.dtype else factor.to(tensor.dtype))
 
 
 class Weight:
@@ -127,9 +127,9 @@ class Weight:
         factors = [self._factor(side, scale) for side, scale in self._scales.items()]
         if len(factors) == 2 and not self.flat:  # the taps are many, the pairs of channels few
             factors = [factors[0] * factors[1]]
-        for tensor, power in ((self.tensor.detach(), 1), *others):
-            if self.shape.kind == "matrix" and not self.flat:
-                tensor = self._blocks(tensor)
+        whole = self.flat or self.shape.kind == "diagonal"
+        for tensor, power in ((self.tensor, 1), *others):
+            tensor = tensor if whole else self._blocks(tensor)
             for factor in factors:
                 move_(tensor, factor, power)
         self.forget()
