@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from normkit.plots import enorm_balance_panels as panels
-from normkit.plots.marks import GREY, count, finish, header, keys, picture, shades, two_powers
+from normkit.plots.marks import count, finish, header, keys, picture, shades, two_powers
 from normkit.plots.regularization_panels import once, unmeasured
 from normkit.plots.style import COLUMN, PAGE, Picture, style
 from normkit.plots.tables import choose, methods_of, require
@@ -55,19 +55,19 @@ def balancing(table: pd.DataFrame, *, note: str = "") -> Picture:
         raise ValueError(f"table has {len(nets)} networks: 4 at most fit side by side")
     figure = picture(COLUMN if len(nets) == 1 else PAGE, 3.2)
     grid = figure.subplots(2, len(nets), squeeze=False, sharex="col", sharey="row")
+    deep = {size: rows[size].min() < panels.DEEP for size in _SIZES}
     for net, column in zip(nets, grid.T, strict=True):
         header(column[0], str(net))
         part = rows[rows["net"] == net].sort_values("cycle")
         for axes, size in zip(column, _SIZES, strict=True):
-            panels.paths(axes, part.assign(value=part[size].clip(lower=panels.ROUNDING)))
+            values = part[size].clip(lower=panels.ROUNDING)
+            panels.paths(axes, part.assign(value=values), deep=deep[size])
         column[1].set_xlabel("cycle")
         column[1].xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
-    for row, label in zip(grid, _SIZES.values(), strict=True):
+    for row, (size, label) in zip(grid, _SIZES.items(), strict=True):
         row[0].set_ylabel(label)
-        row[0].annotate(
-            "rounding", (0.02, panels.ROUNDING), (0, -2), xycoords=row[0].get_yaxis_transform(),
-            textcoords="offset points", fontsize=6, color=GREY, va="top",
-        )  # fmt: skip
+        if deep[size]:
+            panels.name_rounding(row[0])
     keys(figure, [key for name, key in panels.VARIANTS.items() if name in set(rows["variant"])])
     facts = "Imbalance: largest |log(outgoing / c incoming)| of a unit. A line per rescaling from "
     starts = count(rows.groupby(["net", "variant"])["start"].nunique(), "start")

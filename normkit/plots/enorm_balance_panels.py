@@ -3,19 +3,20 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from normkit.plots.enorm_panels import beside, name_rows
 from normkit.plots.marks import GREY, end_labels, points
 from normkit.plots.style import COLORS, LABELS, MARKERS, Picture
 
 __all__ = [
-    "MODES", "ROUNDING", "VARIANTS", "changes", "name_balance", "name_groups", "name_modes",
-    "off_line", "paths", "scatter", "times", "zero_ticks",
+    "DEEP", "MODES", "ROUNDING", "VARIANTS", "changes", "name_balance", "name_groups",
+    "name_modes", "name_rounding", "off_line", "paths", "scatter", "times", "zero_ticks",
 ]  # fmt: skip
 
-ROUNDING = 1e-16
+ROUNDING, DEEP = 1e-16, 1e-10
 VARIANTS = {"paper": "enorm", "released": "released_enorm"}
 MODES = {
     "no BatchNorm": ("batch", "no BatchNorm"),
@@ -25,8 +26,9 @@ MODES = {
 _DOTS = {"linestyle": "", "markeredgecolor": "white", "markeredgewidth": 0.4}
 
 
-def paths(axes: Axes, rows: pd.DataFrame) -> None:
-    """Draw one thin line per variant and start, its end marked, and a dotted line at rounding."""
+def paths(axes: Axes, rows: pd.DataFrame, *, deep: bool) -> None:
+    """Draw one thin line per variant and start, its end marked; where lines are as deep as
+    rounding, a dotted line there."""
     axes.set_yscale("log")
     for name, key in VARIANTS.items():
         for start, line in rows[rows["variant"] == name].groupby("start"):
@@ -34,10 +36,19 @@ def paths(axes: Axes, rows: pd.DataFrame) -> None:
                 line["cycle"], line["value"], color=COLORS[key], linewidth=0.7, alpha=0.8,
                 marker=MARKERS[key], markevery=[-1], markersize=2.8, label=f"{name} {start}",
             )  # fmt: skip
-    axes.axhline(ROUNDING, color="#888888", linestyle=":", linewidth=0.8, zorder=0)
-    axes.set_ylim(bottom=ROUNDING / 300)  # room for a word below the line
-    axes.yaxis.set_major_locator(LogLocator(base=1e4, numticks=9))
+    if deep:
+        axes.axhline(ROUNDING, color="#888888", linestyle=":", linewidth=0.8, zorder=0)
+        axes.set_ylim(bottom=ROUNDING / 300)  # room for a word below the line
+    axes.yaxis.set_major_locator(LogLocator(base=1e4 if deep else 1e2, numticks=9))
     axes.yaxis.set_minor_locator(NullLocator())
+
+
+def name_rounding(axes: Axes) -> None:
+    """Say what the dotted line is."""
+    axes.annotate(
+        "rounding", (0.02, ROUNDING), (0, -2), xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points", fontsize=6, color=GREY, va="top",
+    )  # fmt: skip
 
 
 def changes(axes: Axes, rows: pd.DataFrame, names: list[str], zero: float) -> None:
@@ -75,12 +86,22 @@ def name_modes(figure: Picture, modes: set[str]) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
 
 
+def plain_ticks(axis: Axis) -> None:
+    """Let a logarithmic axis say the values themselves, at 1, 2 and 5 unless it is long."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=20))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def scatter(
     axes: Axes, rows: pd.DataFrame, colors: dict[str, str], c: float, ends: tuple[float, float]
 ) -> None:
     """Draw a dot per unit, and the line on which the outgoing norm is c times the incoming."""
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="norm of incoming weights")
     axes.set_box_aspect(1)
+    for axis in (axes.xaxis, axes.yaxis):
+        plain_ticks(axis)
     for group, color in colors.items():
         part = rows[rows["group"] == group]
         axes.plot(
@@ -144,6 +165,7 @@ def times(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
         ends.append((*line.iloc[-1][["batch_size", "mean"]], LABELS[method], COLORS[method]))
     if middle["low"].min() > 0:
         axes.set_yscale("log")
+        plain_ticks(axes.yaxis)
     else:
         noise = max(-middle["low"].min(), 1e-3 * middle["high"].max()) or 1.0
         edge = 10 ** np.ceil(np.log10(noise))

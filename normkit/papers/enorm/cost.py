@@ -71,13 +71,14 @@ class Cost:
 def _step(cost: Cost, key: str) -> tuple[Callable, Callable | None]:
     """A training step with a normalization; without one, the balancing step that may follow."""
     torch.manual_seed(0)
+    groups = 8 if key == "group" else None
     net = models.build(
         "mlp",
         in_channels=cost.width,
         input_size=(1, 1),
         width=cost.width,
         depth=cost.depth,
-        normalization=layers.NORMALIZATIONS[key],
+        normalization=layers.normalization(key, groups=groups),
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
     balance = ENorm(net, optimizer).step if key == "none" else None
