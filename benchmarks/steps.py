@@ -1,4 +1,4 @@
-"""What probes and norm decay add to a training step, and what native layers save.
+"""What probes, norm decay and ENorm add to a training step, and what native layers save.
 
     python benchmarks/steps.py [--only PART ...] [--nets NET ...] [--device cuda] [--rounds 10]
 
@@ -6,7 +6,10 @@ Parts: `probes` (four measures of every layer at every step, or at one step in 2
 probes; at most 1.15 and 1.02 are wanted), `layers` (a step with the layers of
 `layers.NORMALIZATIONS` against the same layers written out in elementary operations; 1.6 times
 is wanted), `decay` (a step of norm decay on all layers of a ResNet-18, with and without its
-BatchNorm layers, over the optimizer's own; at most 1 is wanted in l1 and linf). Nets: cfg_10 at
+BatchNorm layers, over the optimizer's own; at most 1 is wanted in l1 and linf), `enorm` (a step
+of ENorm on 18 fully connected layers of 500, over the optimizer's own, without and with momentum
+buffers that are rescaled too; at most 2.5 and 1.4 are wanted, as against norms in elementary
+operations, read before the cycle and without buffers). Nets: cfg_10 at
 batch 128, for `decay` ResNet-18, `small` (width 16, 8x8 pixels, 1 channel), `medium` (width 16,
 16x16 pixels, 3 channels) and `large` (width 64, 32x32 pixels, 3 channels). CPU time on one
 thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that of
@@ -22,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normkit import layers, models, penalties, probes
+from normkit import layers, models, penalties, probes, projections
 from normkit.papers.measured import hardware
 
 FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
@@ -209,6 +212,34 @@ def decay(net: str, key: str, chosen: argparse.Namespace) -> str:
     return f"{found['ms']}; {len(rows)} layers {found['few']}, with BatchNorm {found['every']}"
 
 
+def balance(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What ENorm costs: after every step of the optimizer, which is what it is compared with."""
+    torch.manual_seed(0)
+    parts = [part for _ in range(18) for part in (nn.Linear(500, 500, bias=False), nn.ReLU())]
+    model = nn.Sequential(*parts).to(chosen.device)
+    momentum = 0.9 if key == "momentum" else 0.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=momentum)
+    weights = list(model.parameters())
+    for weight in weights:
+        weight.grad = 0.01 * torch.randn_like(weight)
+    optimizer.step()
+    enorm = projections.ENorm(model, optimizer)
+
+    @torch.no_grad()
+    def written() -> None:
+        rows, columns = ([w.norm(dim=dim) for w in weights] for dim in (1, 0))
+        for k, (left, right) in enumerate(zip(rows, columns[1:-1], strict=False)):
+            d = (right / left).sqrt()
+            weights[k].mul_(d[:, None])
+            weights[k + 1].div_(d)
+
+    single = argparse.Namespace(**{**vars(chosen), "rounds": chosen.rounds * chosen.steps})
+    single.steps = 1
+    blocks = {"sgd": optimizer.step, "enorm": enorm.step, "written": written}
+    found = ratios(blocks, single, lambda name: name == "enorm" and optimizer.step())
+    return f"{found['ms']}; ENorm {found['enorm']}, elementary {found['written']}"
+
+
 def main() -> None:
     """Print what the arguments ask for."""
     about = __doc__.partition("\n\nParts: ")
@@ -217,6 +248,7 @@ def main() -> None:
         "probes": (probe, ("batch", "group"), ("small",)),
         "layers": (compare, tuple(FORMULAS), ("small",)),
         "decay": (decay, ("l1", "linf", "spectral"), ("large",)),
+        "enorm": (balance, ("plain", "momentum"), ("dense",)),
     }
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="parts")
     parser.add_argument("--nets", nargs="+", choices=NETS, help="nets, not the part's own")
@@ -233,7 +265,7 @@ def main() -> None:
     for part in chosen.only:
         measure, keys, nets = parts[part]
         for net in chosen.nets or nets:
-            for key in (part != "decay" and chosen.layers) or keys:
+            for key in (part in ("probes", "layers") and chosen.layers) or keys:
                 print(f"{part}, {net}, {key}: {measure(net, key, chosen)}", flush=True)
 
 

@@ -89,8 +89,10 @@ def name_modes(figure: Picture, modes: set[str]) -> None:
 def plain_ticks(axis: Axis) -> None:
     """Let a logarithmic axis say the values themselves, at 1, 2 and 5 unless it is long."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=20))
-    axis.set_major_formatter("{x:g}")
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    ticks = np.outer(decades, (1, 2, 5) if high < 100 * low else (1,)).ravel()
+    ticks = ticks[(ticks >= low) & (ticks <= high)]
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_formatter(NullFormatter())
 
 
