@@ -25,7 +25,7 @@ def _cells(path: Path, kind: str) -> list[dict]:
 
 def test_the_notebooks_that_the_readme_names_are_there():
     readme = (PROJECT / "README.md").read_text()
-    assert set(NAMES) >= {"00_tour", "03_norm_decay", "04_beyond_batchnorm"}
+    assert set(NAMES) >= {"00_tour", "02_enorm", "03_norm_decay", "04_beyond_batchnorm"}
     assert all(name in readme for name in NAMES), NAMES
 
 
