@@ -1,5 +1,7 @@
 """What an optimizer keeps of a weight, and how it must move when the weight is rescaled."""
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -59,9 +61,11 @@ class OptimizerState:
 
     def __init__(self, optimizer: torch.optim.Optimizer | None, watched: list[Tensor]):
         self.optimizer, self.watched = optimizer, watched
-        self._stepped()  # what is there now belongs to steps before this
+        self._stepped()  # what is there now is taken to belong to a step before this
         if optimizer is not None:
-            optimizer.register_step_post_hook(self._stepped)
+            me = weakref.ref(self)
+            handle = optimizer.register_step_post_hook(lambda *_: me() and me()._stepped())
+            weakref.finalize(self, handle.remove)
 
     def __call__(self, parameter: Tensor) -> list[tuple[Tensor, int]]:
         """The tensors that go with a parameter, each with its power."""
@@ -82,18 +86,23 @@ class OptimizerState:
         if self.optimizer is None:
             return
         given = [p.grad for p in self.watched if p.grad is not None]
-        if not given or self._mark(given[0]) == self._spent:
+        if not given or self._is_spent(given[0]):
             return
-        if all(g.isfinite().all() for g in given) and any(g.any() for g in given):
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        finite = all(p.grad.isfinite().all() for p in held if p.grad is not None)
+        if finite and any(g.any() for g in given):  # a scaler skips steps that are not finite
             raise RuntimeError(
                 "the gradients have not been used by a step of the optimizer; call step() after "
                 "optimizer.step(), not in the middle of gradient accumulation"
             )
 
-    def _stepped(self, *_: object) -> None:
+    def _stepped(self) -> None:
+        """Note the gradients that a step has used."""
         given = [p.grad for p in self.watched if p.grad is not None]
-        self._spent = self._mark(given[0]) if given else None
+        self._spent = (weakref.ref(given[0]), given[0]._version) if given else None
 
-    @staticmethod
-    def _mark(gradient: Tensor) -> tuple[int, int]:
-        return id(gradient), gradient._version
+    def _is_spent(self, gradient: Tensor) -> bool:
+        if self._spent is None:
+            return False
+        known, version = self._spent
+        return known() is gradient and gradient._version == version

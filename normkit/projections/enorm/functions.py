@@ -1,24 +1,21 @@
 """How functions and methods of tensors carry positive scales of channels."""
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rules import flattened, unflattened
+from .calls import Call, Value
+from .shapes import SHAPES
 from .signals import Signal, concatenate, fix, joined, signals_in
 from .units import Units
 
-__all__ = ["Call", "about_shape", "apply_function"]
+__all__ = ["apply_function"]
 
-BATCH, SHAPE, UNKNOWN = "number of images", "shape", "does not depend on the input"
-CONSTANT = ("dim", "numel", "ndimension", "stride", "get_device", "is_contiguous")
-ATTRIBUTES = ("shape", "ndim", "device", "dtype", "is_cuda", "requires_grad")
+
 ELEMENTWISE = (
     *(F.relu, F.relu_, torch.relu, torch.relu_, F.leaky_relu, F.leaky_relu_, F.rrelu, F.rrelu_),
     *(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.prelu),
@@ -28,12 +25,14 @@ METHODS = (
     *("relu", "relu_", "abs", "abs_", "neg", "neg_", "clone", "contiguous", "detach"),
     *("to", "float", "double", "half", "cpu", "cuda", "type_as", "requires_grad_"),
 )
-BY_CHANNEL = (
-    *(F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
-    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-    *(F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
-    *(F.lp_pool1d, F.lp_pool2d, F.interpolate, torch.max_pool2d),
-)
+BY_CHANNEL = {
+    **dict.fromkeys((F.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d), 1),
+    **dict.fromkeys((F.adaptive_max_pool1d, F.lp_pool1d), 1),
+    **dict.fromkeys((F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.max_pool2d), 2),
+    **dict.fromkeys((F.adaptive_max_pool2d, F.lp_pool2d), 2),
+    **dict.fromkeys((F.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d), 3),
+    **{F.adaptive_max_pool3d: 3, F.interpolate: 0},
+}
 SUMS = (operator.add, operator.iadd, torch.add, operator.sub, operator.isub, torch.sub)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 QUOTIENTS = (operator.truediv, operator.itruediv, torch.div, torch.true_divide)
@@ -56,30 +55,6 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
-    """A function or a method with its arguments, signals in the place of tensors."""
-
-    target: Any
-    args: tuple
-    kwargs: dict
-
-    def argument(self, place: int, name: str, default: Any = None) -> Any:
-        """One argument, by place or by name."""
-        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
-
-
-def about_shape(call: Call) -> str | None:
-    """What a call that no scale changes is about: BATCH, SHAPE or UNKNOWN; None for others."""
-    if call.target is getattr and call.args[1] in ATTRIBUTES:
-        return SHAPE if call.args[1] == "shape" else UNKNOWN
-    if call.target == "size":
-        return SHAPE if len(call.args) == 1 else BATCH if call.args[1] == 0 else UNKNOWN
-    if call.target is operator.getitem and call.args[0] == SHAPE:
-        return BATCH if call.args[1] == 0 else UNKNOWN
-    return UNKNOWN if call.target in CONSTANT or not signals_in((call.args, call.kwargs)) else None
-
-
 def apply_function(units: Units, call: Call) -> Signal:
     """What a function makes of signals; one without a rule fixes them.
 
@@ -93,7 +68,9 @@ def apply_function(units: Units, call: Call) -> Signal:
         return signals[0]
     target = NAMES.get(call.target, call.target)
     title = call.target if isinstance(call.target, str) else target.__name__
-    reason = f"feeds {title}(), which does not scale"
+    reason = f"feeds {title}(), which is not followed"
+    if "out" in call.kwargs:
+        return fix(units, given, reason)
     first = call.args[0] if call.args else None
     alone = len(signals) == 1 and isinstance(first, Signal)
     if alone and (target in ELEMENTWISE or call.target in METHODS):
@@ -101,21 +78,25 @@ def apply_function(units: Units, call: Call) -> Signal:
     if target in SUMS + PRODUCTS + QUOTIENTS:
         return _arithmetic(units, target, call, reason)
     if target is torch.cat or target in (torch.concat, torch.concatenate):
-        return concatenate(units, list(call.args[0]), call.argument(1, "dim", 0), reason)
-    rule = RULES.get(target) if alone else None
+        parts, dim = call.argument(0, "tensors"), call.argument(1, "dim", 0)
+        return concatenate(units, parts, dim, reason)
+    rule = SHAPES.get(target) if alone else None
     if target in BY_CHANNEL and alone and not call.kwargs.get("return_indices"):
-        rule = _by_channel
+        fits = first.axis == "channel" and BY_CHANNEL[target] in (0, first.spatial)
+        return first if fits else fix(units, given, reason)
     if rule is not None:
         return rule(units, call, first, reason)
-    told = fix(units, given, reason)
     if alone and target in SAME_SHAPE:
-        return replace(first, fixed=True, reason=told.reason)
-    return told
+        told = fix(units, given, f"feeds {title}(), which does not scale").reason
+        return replace(first, fixed=True, reason=told)
+    return fix(units, given, reason)
 
 
 def _arithmetic(units: Units, target: Any, call: Call, reason: str) -> Signal:
     """Sums of signals, and products with what does not depend on the input or does not scale."""
     pair = [*call.args, *(call.kwargs[k] for k in ("input", "other") if k in call.kwargs)][:2]
+    if call.kwargs.get("rounding_mode") or len(pair) < 2:
+        return fix(units, (call.args, call.kwargs), reason)
     both = all(isinstance(term, Signal) for term in pair)
     signal = pair[0] if isinstance(pair[0], Signal) else pair[1]
     if target in SUMS:
@@ -124,16 +105,24 @@ def _arithmetic(units: Units, target: Any, call: Call, reason: str) -> Signal:
         return known or fix(units, pair, reason)
     if both:
         kept = [term for term in pair if not term.fixed]
-        if target in PRODUCTS and len(kept) == 1:
+        if target in PRODUCTS and len(kept) == 1 and (kept[0] is pair[0] or not _in_place(call)):
             return _gated(units, kept[0], *(t for t in pair if t is not kept[0]), reason)
         return fix(units, pair, reason)
     factor = pair[1] if signal is pair[0] else pair[0]
     if target in QUOTIENTS and signal is pair[1]:
         return fix(units, pair, reason)
-    single = factor.numel() == 1 if isinstance(factor, Tensor) else factor is not UNKNOWN
+    if _in_place(call) and signal is not pair[0]:
+        return fix(units, pair, reason)
+    known = not isinstance(factor, Value)
+    single = factor.numel() == 1 if isinstance(factor, Tensor) else known
     if single or (signal.numbers is not None and len(signal.numbers) > 1):
         return signal
     return fix(units, pair, reason)
+
+
+def _in_place(call: Call) -> bool:
+    """Whether the first argument is overwritten, which later readers of it see."""
+    return call.target in ("mul_", "div_", operator.imul, operator.itruediv)
 
 
 def _gated(units: Units, signal: Signal, gate: Signal, reason: str) -> Signal:
@@ -142,89 +131,3 @@ def _gated(units: Units, signal: Signal, gate: Signal, reason: str) -> Signal:
     if same and len(gate.numbers) in (1, len(signal.numbers)) and gate.axis == signal.axis:
         return signal
     return fix(units, (signal, gate), reason)
-
-
-def _by_channel(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    return signal if signal.axis == "channel" else fix(units, signal, reason)
-
-
-def _flatten(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    first, last = call.argument(1, "start_dim", 0), call.argument(2, "end_dim", -1)
-    return flattened(signal) if (first, last) == (1, -1) else fix(units, signal, reason)
-
-
-def _unflatten(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    sizes = call.argument(2, "sizes")
-    if call.argument(1, "dim") != 1 or not all(isinstance(n, int) for n in sizes):
-        return fix(units, signal, reason)
-    return unflattened(units, signal, tuple(sizes), reason)
-
-
-def _reshape(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    """Only (batch, -1), which flattens, and (batch, channels, ...), which undoes it."""
-    sizes = call.args[1:]
-    if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
-        sizes = tuple(sizes[0])
-    rest = sizes[1:]
-    first = sizes[0] if sizes else None
-    if first == BATCH and rest == (-1,):
-        return flattened(signal)
-    whole = signal.axis == "last" and all(isinstance(n, int) and n > 0 for n in rest)
-    if first in (BATCH, -1) and len(rest) > 1 and whole and len(signal.numbers) == np.prod(rest):
-        return unflattened(units, signal, rest, reason)
-    return fix(units, signal, reason)
-
-
-def _reduced(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    """Means, sums and maxima over pixels."""
-    dims = call.argument(1, "dim", ())
-    dims = (dims,) if isinstance(dims, int) else tuple(dims or ())
-    spatial = signal.spatial
-    if signal.axis != "channel" or not spatial or not dims:
-        return fix(units, signal, reason)
-    places = {d if d >= 0 else d + spatial + 2 for d in dims}
-    if not places <= set(range(2, spatial + 2)):
-        return fix(units, signal, reason)
-    if call.argument(2, "keepdim", False):
-        return signal
-    left = spatial - len(places)
-    return replace(signal, axis="channel" if left else "last", spatial=left)
-
-
-def _item(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    """A part of the channels, or of the pixels."""
-    index = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
-    plain = all(isinstance(part, slice) for part in index)
-    fits = signal.axis == "channel" and signal.spatial and len(index) <= 2 + signal.spatial
-    ends = [e for p in index if isinstance(p, slice) for e in (p.start, p.stop, p.step)]
-    if not plain or not fits or signals_in(ends) or index[0] != slice(None):
-        return fix(units, signal, reason)
-    return signal.with_numbers(signal.numbers[index[1]]) if len(index) > 1 else signal
-
-
-def _pad(units: Units, call: Call, signal: Signal, reason: str) -> Signal:
-    """Zeros, or repeated pixels, around the map; zero channels before and after the others."""
-    widths, mode = tuple(call.args[1]), call.argument(2, "mode", "constant")
-    zeros = mode != "constant" or not call.argument(3, "value", None)
-    spatial = 2 * (signal.spatial or 0)
-    if signal.axis != "channel" or not spatial or not zeros:
-        return fix(units, signal, reason)
-    if len(widths) <= spatial:
-        return signal
-    before, after = widths[spatial : spatial + 2]
-    if len(widths) > spatial + 2 or mode != "constant" or min(before, after) < 0:
-        return fix(units, signal, reason)
-    parts = [units.new(before), signal.numbers, units.new(after)]
-    return signal.with_numbers(np.concatenate(parts))
-
-
-RULES: dict[Any, Callable[[Units, Call, Signal, str], Signal]] = {
-    torch.flatten: _flatten,
-    torch.unflatten: _unflatten,
-    torch.reshape: _reshape,
-    torch.mean: _reduced,
-    torch.sum: _reduced,
-    torch.amax: _reduced,
-    operator.getitem: _item,
-    F.pad: _pad,
-}

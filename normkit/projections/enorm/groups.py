@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .units import ENDS, Units, Use
 from .weights import Weight
@@ -143,10 +143,11 @@ def _group(
     return (first, int(inside[0])), Group(len(order), members)
 
 
-def left_out(units: Units) -> list[tuple[str, str, int, str]]:
+def left_out(units: Units, model: nn.Module) -> list[tuple[str, str, int, str]]:
     """Tensor, side, number of channels and reason, for all that keeps its scale.
 
-    The ends of the network are not told of, for tensors that take part on their other side.
+    The ends of the network are not told of, for tensors that take part on their other side. A
+    tensor of a layer that no rule knows has the side "whole".
     """
     classes, reasons = units.classes()
     free = np.ones(int(classes.max(initial=-1)) + 1, dtype=bool)
@@ -165,6 +166,12 @@ def left_out(units: Units) -> list[tuple[str, str, int, str]]:
         )
         whole = whole and use.shape.kind != "bias"
         rows += [row for row in told if whole or row[-1] not in ENDS]
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in units.uses:
+            path = name.rpartition(".")[0]
+            kind = type(model.get_submodule(path)).__name__
+            count = parameter.shape[0] if parameter.dim() else 1
+            rows.append((name, "whole", count, f"belongs to {path!r} ({kind}), not rescaled"))
     return rows
 
 

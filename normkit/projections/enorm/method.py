@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .arguments import check_choices, factors_of
+from .arguments import check_choices, classes_of, factors_of
 from .carried import OptimizerState, check_optimizer
 from .energy import depth_factors
-from .graph import find_units
+from .graph import find_units, owners, refuse_replaced
 from .groups import group_units, left_out
 from .rules import Options
 from .sweep import Sweep
@@ -44,9 +44,12 @@ class ENorm:
     does: the same limit for those pairs, more slowly.
 
     Arguments:
-        model: the network; a linear layer's input is taken to be (N, features).
+        model: the network. Images are taken to be batches, a linear layer's input to be
+            (N, features), and hooks to look only. It is traced in both modes, so where a forward
+            pass draws random numbers to choose its way, only the way drawn is seen.
         optimizer: SGD, Adam, AdamW, NAdam, RAdam, RMSprop or Adagrad, whose buffers move along;
-            None leaves buffers alone and rescales gradients that are there.
+            None leaves buffers alone and rescales gradients that are there. Of weights that it
+            does not hold nothing is moved along.
         c: outgoing over incoming norm at the limit, one number or one for each of `groups`.
         p: of the norm, 1 or more.
         biases: "rescale", or "ignore" to leave them as they are, which changes the function.
@@ -99,29 +102,31 @@ class ENorm:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
         check_choices(p, cycles, every, biases=biases, batch_norm=batch_norm, variant=variant)
-        units = find_units(model, Options(batch_norm), tuple(leaves))
-        self._groups, self._left = group_units(units, float(p)), left_out(units)
+        units = find_units(model, Options(batch_norm), classes_of(leaves))
+        self._groups, self._left = group_units(units, float(p)), left_out(units, model)
         if not self._groups:
             raise ValueError(f"model has no hidden unit that can be rescaled: {_why(self._left)}")
         self._c = factors_of(c, len(self._groups))
-        tensors = {id(m.weight): m.use.parameter for group in self._groups for m in group.members}
-        parameters = list(tensors.values())
+        members = [member for group in self._groups for member in group.members]
+        parameters = list({id(m.weight): m.use.parameter for m in members}.values())
         if optimizer is not None:
             check_optimizer(optimizer, parameters)
         self._carried = OptimizerState(optimizer, parameters)
+        self._owners, self._calls = owners(model, parameters), 0
         self._sweep = Sweep(self._groups, self._carried, biases == "rescale")
         self.p, self.cycles, self.every, self.variant = float(p), cycles, every, variant
-        self._calls = 0
 
     def step(self) -> None:
         """Balance the weights; call after the optimizer's step.
 
         Raises:
-            RuntimeError: if there are gradients that no step of the optimizer has used.
+            RuntimeError: if there are gradients that no step of the optimizer has used, or a
+                weight is another tensor than it was.
         """
         self._calls += 1
         if self._calls % self.every:
             return
+        refuse_replaced(self._owners)
         self._carried.refuse_unspent()
         cycle = self._sweep.cycle if self.variant == "paper" else self._sweep.stale_cycle
         for _ in range(self.cycles):
@@ -141,6 +146,7 @@ class ENorm:
 
     def units(self) -> pd.DataFrame:
         """Every unit's norms: group, unit, incoming, outgoing, c."""
+        self._sweep.forget()
         counts = [group.count for group in self._groups]
         sides = [self._sweep.sides(group) for group in self._groups]
         self._sweep.forget()

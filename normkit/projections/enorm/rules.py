@@ -19,14 +19,23 @@ ELEMENTWISE = (
     *(nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.RReLU),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
 )
-BY_CHANNEL = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-    *(nn.LPPool1d, nn.LPPool2d, nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
-    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ReflectionPad1d, nn.ReflectionPad2d),
-    *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
-)
+BY_CHANNEL = {  # by the number of axes that follow the channels; 0 for any
+    0: (nn.Upsample,),
+    1: (
+        *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d),
+        *(nn.ZeroPad1d, nn.ReflectionPad1d, nn.ReplicationPad1d),
+    ),
+    2: (
+        *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.LPPool2d),
+        *(nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
+        *(nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
+    ),
+    3: (
+        *(nn.MaxPool3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d),
+        *(nn.ZeroPad3d, nn.ReplicationPad3d),
+    ),
+}
+POOLS = tuple(layer for layers in BY_CHANNEL.values() for layer in layers)
 SAME_SHAPE = (
     *(nn.GELU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.ELU, nn.CELU, nn.SELU, nn.Softplus, nn.Mish),
     *(nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid, nn.Softsign),
@@ -34,8 +43,11 @@ SAME_SHAPE = (
 )
 KNOWN = (
     *(nn.Linear, nn.Bilinear, nn.Flatten, nn.Unflatten, nn.Embedding),
-    *(*CONVOLUTIONS, *TRANSPOSED, *NORMALIZATIONS, *ELEMENTWISE, *BY_CHANNEL, *SAME_SHAPE),
+    *(*CONVOLUTIONS, *TRANSPOSED, *NORMALIZATIONS, *ELEMENTWISE, *POOLS, *SAME_SHAPE),
 )
+
+
+PASSES = ("forward", "_conv_forward")
 
 
 class Options(NamedTuple):
@@ -51,12 +63,20 @@ def known_layer(module: nn.Module) -> bool:
 
 def _kind(module: nn.Module, kinds: tuple[type, ...]) -> bool:
     """Whether a module is of one of these kinds and has kept its forward pass."""
-    return any(isinstance(module, k) and type(module).forward is k.forward for k in kinds)
+    found, own = type(module), vars(module)
+    return any(
+        isinstance(module, kind)
+        and all(getattr(found, part, None) is getattr(kind, part, None) for part in PASSES)
+        for kind in kinds
+    ) and not any(part in own for part in PASSES)
 
 
-def _own(module: nn.Module, name: str = "weight") -> bool:
-    """Whether a tensor is the module's own parameter, and not computed from others."""
-    return isinstance(module._parameters.get(name), Tensor)
+def _own(module: nn.Module) -> bool:
+    """Whether weight and bias are the module's own parameters, and not computed from others."""
+    parts = module._parameters
+    return isinstance(parts.get("weight"), Tensor) and (
+        module.bias is None or isinstance(parts.get("bias"), Tensor)
+    )
 
 
 def apply_layer(
@@ -80,18 +100,23 @@ def apply_layer(
         return _convolution(units, name, module, signal, reason)
     if _kind(module, NORMALIZATIONS):
         return _normalization(units, name, module, signal, options)
-    if _kind(module, BY_CHANNEL) and not getattr(module, "return_indices", False):
-        return signal if signal.axis == "channel" else fix(units, signal, reason)
+    if _kind(module, POOLS) and not getattr(module, "return_indices", False):
+        fits = any(
+            signal.axis == "channel" and dims in (0, signal.spatial)
+            for dims, kinds in BY_CHANNEL.items()
+            if isinstance(module, kinds)
+        )
+        return signal if fits or signal.numbers is None else fix(units, signal, reason)
     if _kind(module, (nn.Flatten,)) and (module.start_dim, module.end_dim) == (1, -1):
         return flattened(signal)
     if _kind(module, (nn.Unflatten,)) and module.dim == 1:
         return unflattened(units, signal, tuple(module.unflattened_size), reason)
     if signal.numbers is None:
         return signal
-    known = fix(units, signal, f"{reason}, which does not scale")
     if _kind(module, SAME_SHAPE):
-        return Signal(signal.numbers, signal.axis, signal.spatial, True, known.reason)
-    return known
+        told = fix(units, signal, f"{reason}, which does not scale").reason
+        return Signal(signal.numbers, signal.axis, signal.spatial, True, told)
+    return fix(units, signal, f"{reason}, which is not followed")
 
 
 def flattened(signal: Signal) -> Signal:
@@ -134,10 +159,14 @@ def _write(units: Units, name: str, module: nn.Module, shape: Shape, rows, colum
 
 
 def _linear(units, name, module: nn.Linear, signal: Signal, reason: str) -> Signal:
-    columns = _read(units, signal, module.in_features, ("last", "flat"), reason)
+    """Features are last, or the only axis behind a normalization of unknown input."""
+    axes = ("last", "flat") if signal.spatial is not None else ("last", "flat", "channel")
+    columns = _read(units, signal, module.in_features, axes, reason)
     rows = units.new(module.out_features)
     _write(units, name, module, Shape("matrix"), rows, columns)
-    return Signal(rows, "last", 0)
+    several = signal.numbers is not None and signal.axis == "channel" and signal.spatial
+    several = several or (signal.axis == "last" and signal.spatial is None)
+    return Signal(rows, "last", None if several else 0)
 
 
 def _convolution(units, name, module, signal: Signal, reason: str) -> Signal:
@@ -154,6 +183,8 @@ def _normalization(units, name, module, signal: Signal, options: Options) -> Sig
     if batch and options.batch_norm == "ignore":
         return signal
     count = module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
+    if signal.numbers is not None and signal.axis == "last" and signal.spatial != 0:
+        return fix(units, signal, f"feeds {name!r}, whose channels may be another axis")
     fix(units, signal, f"feeds {name!r} ({type(module).__name__})")
     rows, axis, spatial = units.new(count), signal.axis, signal.spatial
     if signal.numbers is None:

@@ -79,13 +79,15 @@ def joined(units: Units, terms: list[Signal], reason: str) -> Signal:
     return replace(first, fixed=all(term.fixed for term in terms))
 
 
-def concatenate(units: Units, parts: list[Signal], dim: Any, reason: str) -> Signal:
+def concatenate(units: Units, parts: Any, dim: Any, reason: str) -> Signal:
     """Signals side by side along their channels."""
-    axes = {(part.axis, part.spatial) for part in parts}
-    along = dim == 1 or (dim == -1 and axes == {("last", 0)})
-    if len(axes) > 1 or not along or any(part.numbers is None for part in parts):
+    known = isinstance(parts, tuple | list) and all(isinstance(part, Signal) for part in parts)
+    if not known or any(part.numbers is None for part in parts):
         return fix(units, parts, reason)
-    if parts[0].axis == "flat":
+    axes = {(part.axis, part.spatial) for part in parts}
+    single = axes == {("last", 0)} and dim in (1, -1)
+    images = len(axes) == 1 and parts[0].axis == "channel" and dim == 1
+    if not (single or images):
         return fix(units, parts, reason)
     numbers = np.concatenate([part.numbers for part in parts])
     return replace(parts[0], numbers=numbers, fixed=all(part.fixed for part in parts))

@@ -47,13 +47,18 @@ class Sweep:
     def cycle(self, factors: Sequence[float]) -> None:
         """Balance every group once; its readers end c times as large as its writers."""
         self.forget()
-        for number, (group, c) in enumerate(zip(self.groups, factors, strict=True)):
-            self._read(group)
-            if group.linked:
-                scale, power = self._one_by_one(group, c)
-            else:
-                scale, power = self._balance(_sums(group.writers), _sums(group.readers), c)
-            self._apply(number, scale, power)
+        try:
+            for number, (group, c) in enumerate(zip(self.groups, factors, strict=True)):
+                self._read(group)
+                if group.linked:
+                    scale, power = self._one_by_one(group, c)
+                else:
+                    scale, power = self._balance(_sums(group.writers), _sums(group.readers), c)
+                self._apply(number, scale, power)
+        except BaseException:  # interrupted: what was scaled so far is written, the function kept
+            for weight in self.weights:
+                weight.write(self.carried(weight.tensor))
+            raise
 
     @torch.no_grad()
     def stale_cycle(self, factors: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""A network as a graph of its layers, by torch.fx, in training and in evaluation mode."""
+"""A network as a graph of its layers, by torch.fx, and the network as it was before."""
 
 import contextlib
 import traceback
@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .rules import known_layer
 
-__all__ = ["graphs"]
+__all__ = ["trace", "unchanged"]
 
 TORCH = Path(torch.__file__).parent
 
@@ -36,8 +36,8 @@ class _Tracer(fx.Tracer):
             raise
 
 
-def graphs(model: nn.Module, leaves: tuple[type, ...] = ()) -> Iterator[fx.Graph]:
-    """The model's graph in training and in evaluation mode; the model is left as it was.
+def trace(model: nn.Module, leaves: tuple[type, ...] = ()) -> fx.Graph:
+    """The model's graph, in the mode it is in.
 
     A module without parts that cannot be traced is taken as a whole.
 
@@ -50,15 +50,9 @@ def graphs(model: nn.Module, leaves: tuple[type, ...] = ()) -> Iterator[fx.Graph
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> [node.op for node in next(graphs(net)).nodes]
+        >>> [node.op for node in trace(net).nodes]
         ['placeholder', 'call_module', 'call_module', 'output']
     """
-    for mode in (True, False):
-        with _mode(model, mode):
-            yield _trace(model, leaves)
-
-
-def _trace(model: nn.Module, leaves: tuple[type, ...]) -> fx.Graph:
     while True:
         tracer = _Tracer(leaves)
         try:
@@ -83,13 +77,22 @@ def _told(model: nn.Module, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """All modules in one mode; then each in its own."""
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = training
+def unchanged(model: nn.Module, training: bool) -> Iterator[None]:
+    """All modules in one mode; then everything as it was, whatever a forward pass has set."""
+    kept = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()]
+    values = [b.clone() for _, _, buffers in kept for b in buffers.values() if b is not None]
+    for part, _, _ in kept:
+        part.training = training
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
+        fresh = iter(values)
+        for part, state, buffers in kept:
+            vars(part).clear()
+            vars(part).update(state)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+            for buffer in buffers.values():
+                if buffer is not None and not torch.equal(buffer, old := next(fresh)):
+                    buffer.data.copy_(old)

@@ -57,11 +57,15 @@ class Weight:
         self.use, self.tensor, self.shape, self.p = use, use.parameter, use.shape, p
         self.flat = self.shape.kind == "matrix" and self.shape.groups == 1
         self.flat = self.flat and self.tensor.dim() == 2
-        half = self.tensor.dtype in (torch.float16, torch.bfloat16)
-        self.dtype = torch.float32 if half else self.tensor.dtype
         self.last = {"rows": -1, "columns": -1}
         self.linked = False
         self.forget()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which sums are taken: single precision for half, the weight's own else."""
+        half = self.tensor.dtype in (torch.float16, torch.bfloat16)
+        return torch.float32 if half else self.tensor.dtype
 
     def forget(self) -> None:
         """Drop what was read, computed and meant to be written."""
