@@ -76,7 +76,7 @@ class Balancing:
     seeds: tuple[int, ...] = (0, 1, 2)
     starts: int = 5
     cycles: int = 1000
-    shown: int = 30
+    shown: int = 20
     torchvision: bool = False
 
     def dependencies(self) -> dict[str, str]:

@@ -46,6 +46,10 @@ class Cost:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Table times: method, batch_size, repetition, seconds (added), base_seconds."""
+        with torch.random.fork_rng(devices=[]):
+            return {"times": self._times()}
+
+    def _times(self) -> pd.DataFrame:
         steps = {key: _step(self, key) for key in ("none", "batch", "group")}
         rows = []
         for repetition in range(-1, self.repetitions):  # the first one warms up
@@ -65,7 +69,7 @@ class Cost:
                     if repetition >= 0
                 ]
         columns = ["method", "batch_size", "repetition", "seconds", "base_seconds"]
-        return {"times": pd.DataFrame(rows, columns=columns)}
+        return pd.DataFrame(rows, columns=columns)
 
 
 def _step(cost: Cost, key: str) -> tuple[Callable, Callable | None]:

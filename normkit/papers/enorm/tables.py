@@ -49,4 +49,5 @@ def curves(records: Sequence[Record]) -> pd.DataFrame:
         named = {"initialization": config["initialization"], "method": method_of(config)}
         named |= {"seed": config["seed"], "lr": config["lr"], "status": record.status}
         tables.append(table.assign(**named))
-    return pd.concat(tables, ignore_index=True)
+    numbers = dict.fromkeys(("train_loss", "loss", "energy"), float)
+    return pd.concat(tables, ignore_index=True).astype({"epoch": int} | numbers)

@@ -229,7 +229,7 @@ def judge_cost(times: pd.DataFrame, profile: str) -> Verdict:
 def judge_c(table: pd.DataFrame, tried: pd.DataFrame, profile: str) -> Verdict:
     """en.c from the tables of `outcomes`, of the judged runs and of those that choose."""
     wide = table.pivot(index="seed", columns="c", values="accuracy")
-    held = tried.groupby("c").accuracy.max()
+    held = tried.groupby("c").accuracy.max().fillna(-np.inf)
     best = held[[c for c in SLIGHTLY if c in held.index]].idxmax()
     others = (wide.columns.min(), 1.0, wide.columns.max())
     parts = [
