@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from normkit import layers, models, probes
+from normkit.projections import ENorm
 from normkit.training import TrainConfig, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -56,3 +57,21 @@ def test_a_run_on_a_gpu_is_about_that_on_the_cpu(probe_on):
     torch.testing.assert_close(*map(torch.tensor, start), rtol=1e-2, atol=1e-4)
     both = cpu["history"].merge(gpu["history"], on="epoch")
     assert (both.train_accuracy_x - both.train_accuracy_y).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("shortcut", ["conv1x1", "pad"])
+def test_balancing_on_a_gpu_is_that_on_the_cpu(shortcut):
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = models.build("resnet8", width=4, normalization=torch.nn.Identity, shortcut=shortcut)
+        model = model.double().to(device, memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        model(torch.ones(2, 3, 32, 32).double().to(device)).square().sum().backward()
+        optimizer.step()
+        enorm = ENorm(model, optimizer, cycles=2)
+        enorm.step()
+        buffers = [optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
+        found.append([x.detach().cpu() for x in (*model.parameters(), *buffers)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-12)
