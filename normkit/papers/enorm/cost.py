@@ -1,6 +1,7 @@
 """What balancing adds to a training step, against BatchNorm and GroupNorm."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -75,7 +76,7 @@ class Cost:
 def _step(cost: Cost, key: str) -> tuple[Callable, Callable | None]:
     """A training step with a normalization; without one, the balancing step that may follow."""
     torch.manual_seed(0)
-    groups = 8 if key == "group" else None
+    groups = math.gcd(8, cost.width) if key == "group" else None
     net = models.build(
         "mlp",
         in_channels=cost.width,
