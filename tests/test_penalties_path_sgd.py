@@ -319,7 +319,7 @@ def large():
         (lambda n: PathSGD(n, input_size=(5,)), ValueError, r"input_size \(5,\) does not fit"),
         (lambda n: PathSGD(nn.ReLU()), ValueError, "model has no parameters"),
         (lambda n: PathSGD("net"), TypeError, "model is a str"),
-        (lambda n: stepped(large()), ValueError, "squared path norm is inf: weights are too la"),
+        (lambda n: stepped(large()), OverflowError, "squared path norm is inf: weights are too la"),
         (
             lambda n: PathSGD(nn.Sequential(n, layers.weight_norm_linear(2, 2))),
             ValueError,

@@ -155,7 +155,8 @@ class PathSGD:
         Raises:
             RuntimeError: if the model is in evaluation mode, was never called, or no parameter
                 has a gradient.
-            ValueError: if paths do not add up in the model, or are not finite.
+            ValueError: if paths do not add up in the model.
+            OverflowError: if the squared path norm is no finite number.
         """
         if not self.model.training:
             raise RuntimeError("model is in evaluation mode; call model.train() before training")
@@ -167,11 +168,14 @@ class PathSGD:
         if self._scale is None and self._handle is not None:
             _check_paths(copy.deepcopy(self._twin), self._size)
         total, factors = path_factors(self._twin, self.model, self._size)
-        found = torch.cat([factor.flatten() for factor in factors.values()])
-        if not (math.isfinite(total) and found.isfinite().all()):
-            raise ValueError(f"the squared path norm is {total}: weights are too large to go on")
+        sums = torch.stack([factor.sum() for factor in factors.values()]).sum().item()
+        if not (math.isfinite(total) and math.isfinite(sums)):
+            raise OverflowError(
+                f"the squared path norm is {total}: weights are too large to go on"
+            )
         if self._scale is None:
-            self._scale = found.mean().item() if self.relative and total else 1.0
+            count = sum(factor.numel() for factor in factors.values())
+            self._scale = sums / count if self.relative and total else 1.0
         with torch.inference_mode(False), torch.no_grad():
             for name, parameter in trained.items():
                 kappa = factors[name] / self._scale

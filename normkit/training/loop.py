@@ -172,10 +172,12 @@ class _Trainer:
         return loss.detach(), hits
 
     def act(self, methods: list[Callable[[], object]]) -> bool:
-        """Let methods act; whether they could, which values whose squares overflow prevent."""
+        """Let methods act; whether they could, which values that overflow prevent."""
         try:
             for method in methods:
                 method()
+        except OverflowError:
+            return False
         except ValueError:
             state = (t for t in self.model.state_dict().values() if t.is_floating_point())
             if all(tensor.square().sum().isfinite() for tensor in state):
