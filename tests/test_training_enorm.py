@@ -211,7 +211,7 @@ def test_the_new_fields_can_be_set_from_text():
 def test_a_run_whose_path_norm_overflows_has_diverged():
     config = TrainConfig(
         model="mlp", width=16, depth=20, normalization="none", initialization="he_all",
-        penalty=Penalty("path_sgd"), lr=100.0, momentum=0.0, schedule="constant", epochs=3,
+        penalty=Penalty("path_sgd"), lr=1e8, momentum=0.0, schedule="constant", epochs=3,
         subset=200, batch_size=20, norms=(), final_norms=(),
     )  # fmt: skip
     assert training.train(config).status.startswith("diverged at step")
