@@ -104,7 +104,7 @@ def _timed(act: Callable[[], object]) -> float:
 
 
 SETTINGS = {
-    "smoke": Cost(batch_sizes=(2, 8), repetitions=3, rounds=3, width=32, depth=2),
+    "smoke": Cost(batch_sizes=(2, 8), repetitions=2, rounds=3, width=32, depth=2),
     "quick": Cost(),
     "cifar10": Cost(depth=20, width=500),
     "paper": Cost(depth=20, width=500),
