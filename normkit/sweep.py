@@ -174,6 +174,7 @@ def _cost(config: TrainConfig) -> float:
     """Rough work of a run: which one starts first, and how much of the bar it is."""
     steps = config.adversary.steps
     passes = {"none": 1.0, "pgd": 1 + steps, "trades": 2.3 + steps, "alp": 2 + steps}
+    passes["free"] = config.adversary.repeats
     images, size = SIZES.get(config.dataset, (50_000, 32))
     images, size = config.subset or images, config.image_size or size
     depth = config.depth or DEPTHS.get(config.model) or int(re.sub(r"\D", "", config.model))

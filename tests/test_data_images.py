@@ -65,6 +65,48 @@ def test_to_float_inverts_to_the_same_bytes():
     assert floats.mul(255).round().to(torch.uint8).equal(images)
 
 
+def test_gaussian_noise_is_its_equation_clipped_and_rounded_to_bytes():
+    images = bytes_like(50, 3, 9, 7)
+    noise = torch.randn(images.shape, generator=seeded(3)).double()
+    for std in (0.0, 0.02, 0.3, 1.0):
+        found = data.gaussian_noise(images, std, seeded(3))
+        exact = (images / 255.0 + std * noise).clamp(0, 1)
+        assert found.dtype == torch.uint8 and data.to_float(found).max() <= 1
+        assert (found / 255.0 - exact).abs().max() <= 0.5 / 255 + 1e-6, std
+    assert data.gaussian_noise(images, 0.0, seeded()).equal(images)
+
+
+def test_gaussian_noise_has_its_deviation_where_it_is_not_clipped():
+    gray = torch.full((100, 1, 20, 20), 128, dtype=torch.uint8)
+    for std in (0.01, 0.05, 0.1):
+        found = data.gaussian_noise(gray, std, seeded())
+        spread = (data.to_float(found) - 128 / 255).double().square().mean().sqrt()
+        # Rounding adds a variance of (1 / 255)^2 / 12; 40,000 draws know a deviation to 0.35 %.
+        assert spread == pytest.approx((std**2 + 1 / 12 / 255**2) ** 0.5, rel=0.014)
+
+
+def test_gaussian_noise_follows_the_seed_and_leaves_its_input():
+    images = bytes_like(5, 1, 8, 8)
+    before = images.clone()
+    first, again, other = (data.gaussian_noise(images, 0.1, seeded(s)) for s in (1, 1, 2))
+    assert first.equal(again) and not first.equal(other) and images.equal(before)
+    assert data.gaussian_noise(images.to("meta"), 0.1, seeded()).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("images", "std", "message"),
+    [
+        (bytes_like(1, 1, 2, 2), -0.1, r"std must be in \[0, 1\].*found -0.1"),
+        (bytes_like(1, 1, 2, 2), 25, r"std must be in \[0, 1\].*found 25"),
+        (bytes_like(1, 1, 2, 2), float("nan"), "found nan"),
+        (torch.rand(1, 1, 2, 2), 0.1, "images must be uint8.*found float32"),
+    ],
+)
+def test_bad_noise_is_named(images, std, message):
+    with pytest.raises(ValueError, match=message):
+        data.gaussian_noise(images, std, seeded())
+
+
 @pytest.mark.parametrize("name", data.AUGMENTATIONS)
 def test_augmentations_keep_form_follow_the_seed_and_leave_their_input(name):
     augment, images = data.AUGMENTATIONS[name], bytes_like(31, 2, 16, 9)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from normkit import data
+from normkit.training import TrainConfig
 
 TEN = torch.arange(10).repeat_interleave(1000)
 label_lists = st.lists(st.integers(0, 6), min_size=1, max_size=60).map(torch.tensor)
@@ -39,6 +40,43 @@ def test_a_subset_is_a_uniform_draw_within_each_class():
     labels = torch.arange(3).repeat(8)
     hits = sum(data.subset(labels, 6, seeded(s)).bincount(minlength=24) for s in range(400))
     assert hits.min() > 60 and hits.max() < 140  # mean 100, standard deviation 8.7
+
+
+def test_fewer_images_than_classes_leave_whole_classes_out_and_one_each_of_the_others():
+    index = data.subset(TEN, 7, seeded())
+    assert TEN[index].bincount(minlength=10).sort().values.tolist() == [0] * 3 + [1] * 7
+    assert (TEN[data.subset(TEN, 10, seeded())].bincount(minlength=10) == 1).all()
+
+
+def test_a_rare_class_keeps_an_image_only_where_its_share_is_one():
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    found = {n: data.subset(labels, n, seeded()).ge(90).sum().item() for n in (4, 10, 20)}
+    assert found == {4: 0, 10: 1, 20: 2}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: data.subset(TEN, 0.1, seeded()), "n must be a number of images.*found 0.1"),
+        (lambda: data.subset(TEN, -1, seeded()), "from 1 to 10000, found -1"),
+        (lambda: data.split_validation(TEN, -0.1, seeded()), r"fraction must.*\[0, 1\).*-0.1"),
+        (
+            lambda: data.noisy_labels(TEN, 1.0, num_classes=10, generator=seeded()),
+            r"fraction must.*\[0, 1\).*1.0",
+        ),
+        (lambda: TrainConfig(label_noise=1.2), r"label_noise is 1.2; it must be in \[0, 1\)"),
+        (lambda: TrainConfig(label_noise=-0.1), r"label_noise is -0.1; it must be in \[0, 1\)"),
+        (lambda: TrainConfig(subset=0), "subset is 0; it must be above 0"),
+    ],
+)
+def test_counts_and_fractions_out_of_range_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_subset_of_a_configuration_is_a_count():
+    with pytest.raises(TypeError, match="TrainConfig.subset is 0.1; it must be int"):
+        TrainConfig(subset=0.1)
 
 
 def test_symmetric_noise_changes_exactly_its_fraction_each_wrong_class_alike():

@@ -1,6 +1,6 @@
 """Accuracy under an attack."""
 
-__all__ = ["robust_accuracy"]
+__all__ = ["robust_accuracy", "transfer_accuracy"]
 
 from collections.abc import Callable
 
@@ -52,3 +52,44 @@ def robust_accuracy(model: Model, images: Tensor, labels: Tensor,
         with torch.no_grad():
             hits += int(correct(model(attacked), classes).sum())
     return hits / len(images)
+
+
+def transfer_accuracy(source: Model, target: Model, images: Tensor, labels: Tensor,
+                      attack: Callable[[Model, Tensor, Tensor], Tensor],
+                      batch_size: int = 500) -> float:
+    """Return the share of images that `target` classifies correctly after an attack on `source`.
+
+    In plain words: the attacker does not have the model, but one of the attacker's own for the
+    same task, and hopes that what fools the one fools the other. Images that the target
+    misclassifies without an attack count as wrong, as in `robust_accuracy`.
+
+    Source: Papernot, McDaniel and Goodfellow, 2016, https://arxiv.org/abs/1605.07277
+
+    Arguments:
+        source: the model that is attacked.
+        target: the model that is asked.
+        images, labels, attack, batch_size: as for `robust_accuracy`.
+
+    Shape: images (N, ...), labels (N,), logits (batch_size, classes) of both models.
+
+    Raises:
+        ValueError: if an argument is out of its range; the message names it.
+
+    Example:
+        The source's strongest pixel is not the target's: nothing transfers to it, and what works
+        on itself is robust accuracy.
+
+        >>> import functools
+        >>> from normkit.attacks import fgsm
+        >>> source = lambda images: images[:, :2]
+        >>> target = lambda images: images[:, 2:]
+        >>> images, labels = torch.tensor([[0.6, 0.4, 0.6, 0.4]]), torch.tensor([0])
+        >>> attack = functools.partial(fgsm, epsilon=0.2)
+        >>> [transfer_accuracy(source, model, images, labels, attack)
+        ...  for model in (source, target)]
+        [0.0, 1.0]
+    """
+    def from_source(model: Model, chunk: Tensor, classes: Tensor) -> Tensor:
+        return attack(source, chunk, classes)
+
+    return robust_accuracy(target, images, labels, from_source, batch_size)

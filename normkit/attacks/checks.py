@@ -15,7 +15,7 @@ def check_images(images, labels):
     if not (images.is_floating_point() and 0 <= low and high <= 1):
         found = "NaN" if math.isnan(low) else f"{images.dtype} in [{low:g}, {high:g}]"
         raise ValueError(f"images must be floating point in [0, 1]; found {found}: divide bytes "
-                         f"by 255, and normalize inside the model")
+                         f"by 255, and make normalization the model's first layer")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(f"labels must be integers of shape ({len(images)},), one for each "
                          f"image; found {labels.dtype} of shape {tuple(labels.shape)}")
@@ -32,6 +32,11 @@ def check_step(step_size, random_start, restarts):
     _check_length("step_size", step_size)
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts={restarts} are all the same without random_start=True")
+
+
+def check_positive(name, value):
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be finite and > 0, such as 0.01; found {value}")
 
 
 def check_count(name, value):
@@ -76,6 +81,12 @@ def check_labels(labels, classes):
     if low < 0 or high >= classes:
         raise ValueError(f"labels must be in 0 to {classes - 1}, one of the model's {classes} "
                          f"classes; found {low} to {high}")
+
+
+def check_losses(values, rows):
+    if values.shape != (rows,):
+        raise ValueError(f"loss must return one value for each image, shape ({rows},); found "
+                         f"shape {tuple(values.shape)}")
 
 
 def _check_length(name, value):

@@ -62,7 +62,8 @@ def pgd(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, step_si
         always the nearest.
 
     Arguments:
-        model: maps images in [0, 1] to logits; used in the mode (train or eval) it is in.
+        model: maps images in [0, 1] to logits; used in the mode (train or eval) it is in. A
+            network for normalized images gets the normalization as its first layer.
         images: floating point, in [0, 1].
         labels: the class of each image, integers.
         epsilon: the radius in units of the pixel range, such as 8 / 255.
@@ -82,7 +83,8 @@ def pgd(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, step_si
     Shape: images (N, ...), labels (N,), logits (N, classes); returns (N, ...).
 
     Raises:
-        ValueError: if an argument is out of its range; the message names it.
+        ValueError: if an argument is out of its range, such as images that were normalized
+            before; the message names it.
 
     Example:
         The result is within epsilon of the image, and the loss has risen.

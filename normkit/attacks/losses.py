@@ -1,6 +1,6 @@
-"""What Auto-PGD raises: losses of logits, one value for each image."""
+"""What attacks raise: losses of logits, one value for each image."""
 
-__all__ = ["LOSSES"]
+__all__ = ["LOSSES", "margin"]
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,17 @@ def targeted(logits: Tensor, labels: Tensor, rivals: Tensor) -> Tensor:
     return (_of(logits, rivals) - _of(logits, labels)) / (
         top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + TINY
     )
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the best other class is ahead of the label, max_{i != y} z_i - z_y.
+
+    Example:
+        >>> margin(torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([0, 2]))
+        tensor([-1.,  2.])
+    """
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - _of(logits, labels)
 
 
 LOSSES = {"ce": cross_entropy, "dlr": dlr, "targeted": targeted}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checks import check_losses
+
 Model = Callable[[Tensor], Tensor]
 
 
@@ -50,9 +52,7 @@ def ascent(model, x, loss):
         x = x.detach().requires_grad_()
         logits = model(x)
         values = loss(logits)
-    if values.shape != x.shape[:1]:
-        raise ValueError(f"loss must return one value for each image, shape ({len(x)},); found "
-                         f"shape {tuple(values.shape)}")
+    check_losses(values, len(x))
     gradient = torch.autograd.grad(values, x, torch.ones_like(values))[0]
     return gradient, values.detach(), logits.detach()
 

@@ -6,7 +6,7 @@ another device changes no draw.
 """
 
 from .dataset import NAMES, Dataset, default_root, load, locate
-from .images import AUGMENTATIONS, crop, flip, resize, shift, to_float
+from .images import AUGMENTATIONS, crop, flip, gaussian_noise, resize, shift, to_float
 from .labels import LABEL_FLIPS, batches, noisy_labels, split_validation, subset
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "crop",
     "default_root",
     "flip",
+    "gaussian_noise",
     "load",
     "locate",
     "noisy_labels",

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-__all__ = ["AUGMENTATIONS", "check_images", "crop", "flip", "resize", "shift", "to_float"]
+__all__ = ["AUGMENTATIONS", "check_images", "crop", "flip", "gaussian_noise", "resize", "shift",
+           "to_float"]  # fmt: skip
 
 
 def check_images(images: Tensor, argument: str = "images") -> None:
@@ -111,8 +112,7 @@ def crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
 
         y[n, c, i, j] = x[n, c, i + a_n, j + b_n],   a_n, b_n uniform on {-padding, ..., padding}
 
-    In plain words: every image is moved by its own whole number of pixels; what comes in from
-    outside is black.
+    In plain words: every image is moved by its own whole pixels; what comes in is black.
 
     Source: the usual augmentation of CIFAR nets (He et al. 2016, arXiv 1512.03385, section 4.2).
 
@@ -154,8 +154,7 @@ def flip(images: Tensor, generator: Generator) -> Tensor:
 
         y[n, c, i, j] = x[n, c, i, W - 1 - j] if u_n < 1/2, else x[n, c, i, j]
 
-    In plain words: a coin is thrown for every image. Not for digits, whose mirror images are not
-    digits.
+    In plain words: a coin is thrown for every image. Mirror images of digits are no digits.
 
     Source: the usual augmentation of CIFAR nets (He et al. 2016, arXiv 1512.03385, section 4.2).
 
@@ -207,12 +206,34 @@ def shift(images: Tensor, pixels: int, generator: Generator) -> Tensor:
     return crop(images, pixels, generator)
 
 
-def _none(images: Tensor, generator: Generator) -> Tensor:
-    return images
+def gaussian_noise(images: Tensor, std: float, generator: Generator) -> Tensor:
+    """Images under normal noise, as bytes again.
 
+        y = round(255 clip(x / 255 + std z, 0, 1)), z normal with mean 0 and variance 1
 
-def _shift(images: Tensor, generator: Generator) -> Tensor:
-    return shift(images, 1, generator)
+    In plain words: grain, for measuring how accuracy falls with its strength. One seed gives the
+    same grain at every strength, and clipping leaves less of it in black and in white.
+
+    Arguments:
+        images: uint8 (N, C, H, W).
+        std: deviation of the noise, in [0, 1], in units where white is 1.
+        generator: on the CPU, the source of the noise.
+
+    Shape: (N, C, H, W) -> (N, C, H, W).
+
+    Raises:
+        ValueError: std is outside [0, 1]; images are not uint8 of four dimensions.
+
+    Example:
+        >>> gray = torch.full((9, 3, 40, 40), 128, dtype=torch.uint8)
+        >>> round(to_float(gaussian_noise(gray, 0.1, torch.Generator())).std().item(), 3)
+        0.1
+    """
+    check_images(images)
+    if not 0 <= std <= 1:
+        raise ValueError(f"std must be in [0, 1], where white is 1; found {std!r}")
+    noise = 255 * std * torch.randn(images.shape, generator=generator).to(images.device)
+    return (images + noise).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _crop_flip(images: Tensor, generator: Generator) -> Tensor:
@@ -222,8 +243,8 @@ def _crop_flip(images: Tensor, generator: Generator) -> Tensor:
 #: Augmentations by name, each (images, generator) -> images: nothing; a shift by one pixel; a
 #: mirror image; a crop by an eighth of the height (4 pixels at 32 x 32) and a mirror image.
 AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
-    "none": _none,
-    "shift": _shift,
+    "none": lambda images, generator: images,
+    "shift": lambda images, generator: shift(images, 1, generator),
     "flip": flip,
     "crop_flip": _crop_flip,
 }

@@ -74,7 +74,8 @@ def subset(labels: Tensor, n: int, generator: Generator) -> Tensor:
 
         |{i chosen: y_i = c}| = n N_c / N, rounded by largest remainder
 
-    In plain words: a smaller data set with the class proportions of the large one.
+    In plain words: a smaller data set with the class proportions of the large one. A class whose
+    share n N_c / N is below 1 may go without an image, and some do if n is below their number.
 
     Arguments:
         labels: int64 (N,), on any device.

@@ -31,6 +31,7 @@ def pair(
     groups: int | None = None,
     group_size: int | None = None,
     variant: str = "paper",
+    batch_norm: bool = True,
 ) -> Pair:
     """Looks up what a net puts after its convolutions: a normalization and its activation.
 
@@ -48,9 +49,11 @@ def pair(
         groups: as for the function ``normalization``, like the next two.
         group_size: channels in each group.
         variant: "paper" or "released".
+        batch_norm: whether a "conv_norm" brings its own BatchNorm, as ``convolution`` was told.
 
     Raises:
-        ValueError: if a key is unknown, or the options are not ones that it can honor.
+        ValueError: if a key is unknown, the options are not ones that it can honor, or the
+            convolution brings a normalization of its own next to another than "none".
 
     Example:
         >>> [make(8) for make in pair("evonorm_b0")]
@@ -59,6 +62,11 @@ def pair(
         ScaledReLU()
     """
     find_convolution(convolution)
+    if convolution == "conv_norm" and batch_norm and normalization != "none":
+        raise ValueError(
+            f"normalization is {normalization!r} and convolution 'conv_norm', which brings a "
+            "BatchNorm of its own; take normalization 'none', or a conv_norm without batch_norm"
+        )
     made = find_normalization(normalization, groups=groups, group_size=group_size, variant=variant)
     if normalization in _WITH_NONLINEARITY:
         return Pair(nn.Identity, made)

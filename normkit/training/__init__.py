@@ -3,12 +3,13 @@
 from .config import TrainConfig, dataset
 from .loop import Run, train
 from .objective import attack_loss, learning_rate, robust_accuracy
-from .parts import Adversary, Evaluation, Penalty, Projection
+from .parts import Adversary, ConvolutionOptions, Evaluation, Penalty, Projection
 from .settings import field_names, from_dict, from_settings
 from .task import Form, build_model, generator, prepare, rebuild, resolve_device, restore
 
 __all__ = [
     "Adversary",
+    "ConvolutionOptions",
     "Evaluation",
     "Form",
     "Penalty",

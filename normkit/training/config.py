@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from normkit import data, layers, models, probes, records
 
 from .checks import known, not_negative, positive, typed
-from .parts import Adversary, Evaluation, Penalty, Projection
+from .parts import Adversary, ConvolutionOptions, Evaluation, Penalty, Projection
 
 __all__ = ["TrainConfig", "dataset"]
 
@@ -32,10 +32,10 @@ class TrainConfig:
         test_once: measure the test images, too, once: after the last epoch.
         fresh_statistics: after the last epoch and before it is measured, estimate BatchNorm's
             running statistics afresh, over one pass of the training images. They follow the
-            weights with a delay of some ten steps, so that where weights shrink to the end the
-            network that is evaluated is not the one that was trained.
+            weights some ten steps behind, and what is evaluated is else not what was trained.
         label_noise: fraction of training labels that are changed.
         label_noise_kind: symmetric or asymmetric.
+        label_noise_variant: paper or released, where the authors' code differs.
         objective: classification (cross-entropy), or reconstruction: the mean squared error per
             pixel between the network's output and the augmented image in [0, 1]; the history's
             `loss` is then that of the evaluation images, and every accuracy is NaN.
@@ -55,7 +55,8 @@ class TrainConfig:
         group_size: channels in a group, in place of `groups`.
         variant: paper or released, for the normalizations that differ in the authors' code.
         convolution: a key of `layers.CONVOLUTIONS`; hidden linear layers follow, where
-            `layers.linear` has such.
+            `layers.linear` has such. conv_norm brings its own BatchNorm: normalization none.
+        convolution_options: what it is told beside its shape.
         standardize: the first layer subtracts the training set's mean and divides by its
             deviation, by channel.
         optimizer: sgd or adam.
@@ -106,6 +107,7 @@ class TrainConfig:
     fresh_statistics: bool = False
     label_noise: float = 0.0
     label_noise_kind: str = "symmetric"
+    label_noise_variant: str = "paper"
     objective: str = "classification"
     model: str = "resnet8"
     width: int | None = 8
@@ -121,6 +123,7 @@ class TrainConfig:
     group_size: int | None = None
     variant: str = "paper"
     convolution: str = "conv"
+    convolution_options: ConvolutionOptions = ConvolutionOptions()
     standardize: bool = False
     optimizer: str = "sgd"
     lr: float = 0.1
@@ -152,26 +155,33 @@ class TrainConfig:
         _check_names(self)
         positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
         positive(self, "", ("group_size", "batch_size", "probe_images", "norms_every"))
-        counts = ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum")
-        not_negative(self, "", counts)
+        not_negative(self, "", ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum"))
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
         _check_objective(self)
         if self.test_once and (self.evaluation.every or not self.validation):
             found = f"validation {self.validation:g}, evaluation.every {self.evaluation.every}"
-            raise ValueError(f"test_once needs images held out and one attack at the end; {found}")
+            raise ValueError(f"test_once needs images held out, one attack at the end; {found}")
         if self.warmup_epochs > self.epochs:
             found = f"warmup_epochs is {self.warmup_epochs:g}, epochs {self.epochs}"
             raise ValueError(f"{found}; the warm-up must fit into the run")
-        layers.normalization(self.normalization, **self.grouping())
+        self.convolve()
+        self.pair()
         if self.probe_on == "training" and (self.adversary.kind != "none" or not self.epochs):
             found = f"adversary.kind {self.adversary.kind!r} and {self.epochs} epochs"
             raise ValueError(f"probe_on 'training' needs plain training steps, not {found}")
 
-    def grouping(self) -> dict[str, object]:
-        """The options of the normalization."""
-        return {name: getattr(self, name) for name in ("groups", "group_size", "variant")}
+    def pair(self) -> layers.Pair:
+        """What stands after a convolution: normalization and activation."""
+        grouping = {name: getattr(self, name) for name in ("groups", "group_size", "variant")}
+        own = self.convolution_options.batch_norm
+        return layers.pair(self.normalization, self.convolution, batch_norm=own, **grouping)
+
+    def convolve(self) -> Callable:
+        """The constructor of the convolutions."""
+        options = dataclasses.asdict(self.convolution_options)
+        return layers.convolution(self.convolution, **options)
 
     def dependencies(self) -> dict[str, str]:
         """What the result depends on beside the fields: the data's and the code's hashes."""
@@ -194,6 +204,7 @@ def _check_names(config: TrainConfig) -> None:
     accepted: dict[str, Sequence[str]] = {
         "dataset": data.NAMES,
         "label_noise_kind": ("symmetric", "asymmetric"),
+        "label_noise_variant": layers.VARIANTS,
         "objective": OBJECTIVES,
         "model": models.NAMES,
         "shortcut": SHORTCUTS,

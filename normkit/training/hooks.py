@@ -29,6 +29,8 @@ def penalty(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], o
             weight_decay=config.weight_decay,
             relative=True,
         ).step
+    if chosen.kind == "ocnn":
+        return penalties.OCNN(model, weight=chosen.beta, input_size=task.form.input_size).step
     return penalties.NormDecay(
         model,
         norm=chosen.norm,
@@ -103,6 +105,7 @@ def _bounded(chosen: Projection, model: nn.Module, size: tuple[int, ...]) -> Cal
 
 def _check_every(config: TrainConfig, images: int) -> None:
     steps = config.epochs * -(-images // config.batch_size)
+    steps *= config.adversary.repeats if config.adversary.kind == "free" else 1
     if steps and config.projection.every > steps:
         found = f"projection.every is {config.projection.every}"
         raise ValueError(f"{found}, and the run has {steps} steps, so it would never act")

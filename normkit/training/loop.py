@@ -14,7 +14,7 @@ from normkit import data, records
 from . import hooks
 from .config import TrainConfig
 from .log import Log
-from .objective import batch_loss, learning_rate
+from .objective import batch_loss, learning_rate, replays
 from .task import Form, Task, build_model, generator, prepare
 
 __all__ = ["Run", "train"]
@@ -126,6 +126,8 @@ class _Trainer:
         self.penalties, self.projections = (
             [act for act in pair if act] for pair in zip(named, own, strict=True)
         )
+        rows = min(config.batch_size, len(task.images))
+        self.perturbation = torch.zeros(rows, *task.form.input_size, device=config.device)
         streams = ("order", "augment", "attack")
         self.streams = {name: generator(config.seed, name) for name in streams}
 
@@ -152,17 +154,28 @@ class _Trainer:
         return True
 
     def step(self, chosen: torch.Tensor, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One update on the chosen images; the loss, and how many were classified rightly."""
+        """Learn from the chosen images; the loss, and how many were classified rightly.
+
+        One update, or several under free adversarial training: then the means over these.
+        """
         config, task = self.config, self.task
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * learning_rate(config, progress)
         augment = data.AUGMENTATIONS[config.augment]
         chosen = chosen.to(task.images.device)
         images = data.to_float(augment(task.images[chosen], self.streams["augment"]))
-        labels = task.labels[chosen]
+        views = replays(images, self.perturbation, config.adversary)
+        updates = [self.update(view, task.labels[chosen]) for view in views]
+        losses, hits = (torch.stack(found) for found in zip(*updates, strict=True))
+        return losses.mean(), hits.double().mean()
+
+    def update(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One update; the loss, and how many images were classified rightly."""
         self.optimizer.zero_grad()
         stream = self.streams["attack"]
-        loss, hits = batch_loss(config, self.model, images, labels, stream)
+        loss, hits = batch_loss(self.config, self.model, images, labels, stream)
         loss.backward()
         if not self.act(self.penalties):
             loss = loss * torch.nan

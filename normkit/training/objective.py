@@ -1,6 +1,7 @@
 """What a step minimizes, how long it is, and what the trained network is judged by."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ __all__ = [
     "batch_loss",
     "learning_rate",
     "reconstruction_loss",
+    "replays",
     "robust_accuracy",
 ]
 
@@ -64,16 +66,16 @@ def attack_loss(
 
     Arguments:
         model: maps images in [0, 1] to logits; left in training mode.
-        images: (N, C, H, W) in [0, 1].
+        images: (N, C, H, W) in [0, 1]; of free: as `replays` gives them.
         labels: (N,).
         adversary: kind, radius and steps of the attack.
         stream: draws the attack's starts.
 
     Returns:
         the mean loss, and the logits from which training accuracy is counted: of the attacked
-        images for pgd, of the clean ones otherwise.
+        images for pgd and free, of the clean ones otherwise.
     """
-    if adversary.kind == "none":
+    if adversary.kind in ("none", "free"):
         logits = model(images)
         return F.cross_entropy(logits, labels), logits
     attacked = _attacked(model, images, labels, adversary, stream)
@@ -112,6 +114,43 @@ def _attacked(model, images, labels, adversary, stream) -> Tensor:
     )
     model.train()
     return attacked
+
+
+def replays(images: Tensor, perturbation: Tensor, adversary: Adversary) -> Iterator[Tensor]:
+    """The images of every update on one batch: once as they are, or as free training has them.
+
+    x' = clip(x + delta, 0, 1)
+    delta <- clip(delta + step_size sign(d loss / d delta), -epsilon, epsilon)
+
+    In plain words: who takes images from here computes a loss and its gradients before taking the
+    next; the perturbation climbs in between and, once, after the last. Its gradient is zero where
+    x + delta lies outside of [0, 1]. A batch smaller than the perturbation uses its first rows.
+
+    Source: Shafahi et al., 2019, algorithm 1, https://arxiv.org/abs/1904.12843
+
+    Arguments:
+        images: of the batch, (N, C, H, W) in [0, 1].
+        perturbation: (at least N, C, H, W); changed in place.
+        adversary: as `Adversary` says; any other kind than free gives the images once.
+
+    Example:
+        >>> images, delta = torch.full((2, 3), 0.5), torch.zeros(4, 3)
+        >>> for view in replays(images, delta, Adversary("free", epsilon=0.1, step_size=0.03)):
+        ...     (view * torch.tensor([1.0, -1.0, 0.0])).sum().backward()
+        >>> view[0].detach(), delta[0]  # the last of four, and what the next batch inherits
+        (tensor([0.5900, 0.4100, 0.5000]), tensor([ 0.1000, -0.1000,  0.0000]))
+    """
+    if adversary.kind != "free":
+        yield images
+        return
+    rows = perturbation[: len(images)]
+    if adversary.variant == "released":
+        rows.zero_()
+    for _ in range(adversary.repeats):
+        delta = rows.clone().requires_grad_()
+        yield (images + delta).clamp(0, 1)
+        rows.add_(delta.grad.sign(), alpha=adversary.step_size)
+        rows.clamp_(-adversary.epsilon, adversary.epsilon)
 
 
 def learning_rate(config: TrainConfig, epoch: float) -> float:

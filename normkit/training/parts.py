@@ -4,11 +4,11 @@ import dataclasses
 
 from .checks import known, not_negative, positive, typed
 
-__all__ = ["Adversary", "Evaluation", "Penalty", "Projection"]
+__all__ = ["Adversary", "ConvolutionOptions", "Evaluation", "Penalty", "Projection"]
 
-ADVERSARIES = ("none", "pgd", "trades", "alp")
+ADVERSARIES = ("none", "pgd", "trades", "alp", "free")
 ATTACKS = ("pgd", "apgd")
-PENALTIES = ("none", "norm_decay", "path_sgd")
+PENALTIES = ("none", "norm_decay", "path_sgd", "ocnn")
 DECAYED = ("l1", "linf", "spectral")
 KINDS = ("linear", "conv", "batch_norm")
 PROJECTIONS = ("none", "norms", "singular_values", "enorm")
@@ -26,18 +26,32 @@ class Adversary:
     * `pgd`: $\mathrm{CE}(f(x'), y)$, the attack raises the cross-entropy;
     * `trades`: $\mathrm{CE}(f(x), y) + \beta\,\mathrm{KL}(f(x) \| f(x'))$, the attack raises KL;
     * `alp`: $\tfrac12 \mathrm{CE}(f(x), y) + \tfrac12 \mathrm{CE}(f(x'), y)
-      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on logits z, the attack raises the cross-entropy.
+      + \beta\,\mathrm{mean}\,(z(x) - z(x'))^2$ on logits z, the attack raises the cross-entropy;
+    * `free`: $\mathrm{CE}(f(x'), y)$ with $x' = \mathrm{clip}(x + \delta, 0, 1)$, `repeats` times
+      in a row on each batch. The backward pass that gives a step its gradients gives the attack
+      its own: $\delta \leftarrow \mathrm{clip}(\delta + \mathrm{step\_size}\,
+      \mathrm{sign}\,\partial\mathrm{CE}/\partial\delta, -\epsilon, \epsilon)$.
 
-    The network is in evaluation mode while it is attacked, in training mode when it learns.
+    The network is in evaluation mode while it is attacked, in training mode when it learns; under
+    `free` both are one, in training mode. There, `epochs` are passes over the images with
+    `repeats` updates a batch (the paper divides its epochs by `repeats`). A batch is augmented
+    once and keeps its learning rate, the training loss and accuracy are means over its updates,
+    and a step, where probes or "diverged at step N" count steps, is a batch with all of them.
 
-    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018.
+    Source: Madry et al. 2018; Zhang et al. 2019; Kannan et al. 2018; free: Shafahi et al. 2019,
+        algorithm 1, https://arxiv.org/abs/1904.12843
+
+    Deviation: of free, variant="released" follows github.com/shengliu66/ConvNorm.
 
     Arguments:
-        kind: none, pgd, trades or alp.
+        kind: none, pgd, trades, alp or free.
         epsilon: radius, images in [0, 1].
         step_size: length of a step, images in [0, 1].
-        steps: number of steps.
+        steps: number of steps; free takes one at each update.
         beta: weight of the second term of trades and alp.
+        repeats: of free: how many updates in a row a batch is used for.
+        variant: of free: paper (the perturbation starts at zero once, and each batch inherits the
+            last one's, by position in the batch) or released (at zero for each batch).
     """
 
     kind: str = "none"
@@ -45,12 +59,43 @@ class Adversary:
     step_size: float = 2 / 255
     steps: int = 7
     beta: float = 1.0
+    repeats: int = 4
+    variant: str = "paper"
 
     def __post_init__(self):
         typed(self)
         known("adversary.kind", self.kind, ADVERSARIES)
-        positive(self, "adversary.", ("epsilon", "step_size", "steps"))
+        known("adversary.variant", self.variant, VARIANTS)
+        positive(self, "adversary.", ("epsilon", "step_size", "steps", "repeats"))
         not_negative(self, "adversary.", ("beta",))
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionOptions:
+    """What a convolution is told beside its shape (see `normkit.layers.convolution`).
+
+    Arguments:
+        affine: of conv_norm, as the next three: whether it has a filter r.
+        batch_norm: whether it brings a BatchNorm.
+        filter_init: how r starts: delta or torch.
+        filter_gain: how many times as large.
+        variant: of conv_norm and oni: paper or released, where the authors' code differs.
+        of: of spectral_norm: whose norm is divided by, the kernel's or the operator's.
+    """
+
+    affine: bool = True
+    batch_norm: bool = True
+    filter_init: str = "delta"
+    filter_gain: float = 1.0
+    variant: str = "paper"
+    of: str = "kernel"
+
+    def __post_init__(self):
+        typed(self)
+        known("convolution_options.filter_init", self.filter_init, ("delta", "torch"))
+        known("convolution_options.variant", self.variant, VARIANTS)
+        known("convolution_options.of", self.of, ("kernel", "operator"))
+        positive(self, "convolution_options.", ("filter_gain",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +139,13 @@ class Penalty:
     """What is done to the gradients of every step (see `normkit.penalties`).
 
     Arguments:
-        kind: none; norm_decay; or path_sgd, which divides them, weight decay included, by what
-            the paths through each weight are worth.
+        kind: none; norm_decay; path_sgd, which divides them, weight decay included, by what
+            the paths through each weight are worth; or ocnn, the gradient of how far every
+            convolution is from an orthogonal one.
         norm: of norm_decay: l1, linf or spectral.
-        beta: its strength.
-        memory: its memory, in [0, 1).
-        include: the kinds of layers that decay, of linear, conv and batch_norm.
+        beta: strength of norm_decay or ocnn.
+        memory: of norm_decay, in [0, 1).
+        include: of norm_decay: the kinds of layers that decay, of linear, conv and batch_norm.
     """
 
     kind: str = "none"

@@ -109,6 +109,7 @@ def prepare(config: TrainConfig) -> Task:
             num_classes=source.num_classes,
             generator=generator(config.seed, "noise"),
             flips=data.LABEL_FLIPS.get(config.dataset),
+            variant=config.label_noise_variant,
         )
     _check(config, len(images), source.num_classes)
     images, test_images = (_sized(part, config.image_size) for part in (images, test_images))
@@ -145,7 +146,7 @@ def _form(images: Tensor, num_classes: int, standardize: bool) -> Form:
 def build_model(config: TrainConfig, form: Form) -> nn.Module:
     """The configured network for images of a form, its weights drawn from the run's seed."""
     channels, *size = form.input_size
-    pair = layers.pair(config.normalization, config.convolution, **config.grouping())
+    pair = config.pair()
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = models.build(
@@ -157,7 +158,7 @@ def build_model(config: TrainConfig, form: Form) -> nn.Module:
             depth=config.depth,
             normalization=pair.normalization,
             activation=pair.activation,
-            convolution=layers.convolution(config.convolution),
+            convolution=config.convolve(),
             bias=config.bias,
             shortcut=config.shortcut,
             skip_init=config.skip_init,
