@@ -17,12 +17,13 @@ import torch
 from tqdm.auto import tqdm
 
 from normkit.records import Record, Store, digest
-from normkit.training import TrainConfig, train
+from normkit.training import GanConfig, TrainConfig, train, train_gan
 
 __all__ = ["SweepError", "jobs", "run", "stamp"]
 
 DEPTHS = {"uniform": 20, "small_cnn": 4, "mlp": 3, "regnetx_200mf": 40}
 DEPTHS |= {"fully_conv": 9, "fully_conv_released": 9, "autoencoder": 8}
+Config = TrainConfig | GanConfig
 SIZES = {"digits": (1_500, 8), "noisy_digits": (1_500, 9)}  # images and their height
 
 
@@ -31,7 +32,7 @@ class SweepError(RuntimeError):
 
 
 def run(
-    configs: Iterable[TrainConfig],
+    configs: Iterable[Config],
     *,
     store: Store,
     executor: Executor | None = None,
@@ -44,7 +45,7 @@ def run(
     run once.
 
     Arguments:
-        configs: what is wanted.
+        configs: what is wanted: `TrainConfig`, or `GanConfig` for a generative network.
         store: where records are kept.
         executor: a `concurrent.futures.Executor` of processes (threads of one process would
             share torch's number of threads); default a pool of `jobs()` processes with one torch
@@ -99,7 +100,7 @@ def jobs() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _serial(missing: list[TrainConfig], store: Store, progress: bool) -> None:
+def _serial(missing: list[Config], store: Store, progress: bool) -> None:
     failed = {}
     with _bar(missing, progress) as bar:
         for config in missing:
@@ -111,7 +112,7 @@ def _serial(missing: list[TrainConfig], store: Store, progress: bool) -> None:
     _report(failed, len(missing))
 
 
-def _gather(missing: list[TrainConfig], store: Store, executor: Executor, progress: bool) -> None:
+def _gather(missing: list[Config], store: Store, executor: Executor, progress: bool) -> None:
     futures = {executor.submit(_work, config, str(store.root)): config for config in missing}
     failed = {}
     with _bar(missing, progress) as bar:
@@ -130,7 +131,7 @@ def _gather(missing: list[TrainConfig], store: Store, executor: Executor, progre
     _report(failed, len(missing))
 
 
-def _report(failed: dict[TrainConfig, Exception], count: int) -> None:
+def _report(failed: dict[Config, Exception], count: int) -> None:
     if failed:
         config, error = next(iter(failed.items()))
         raise SweepError(
@@ -139,9 +140,10 @@ def _report(failed: dict[TrainConfig, Exception], count: int) -> None:
         ) from error
 
 
-def _work(config: TrainConfig, root: str) -> str:
+def _work(config: Config, root: str) -> str:
     config.dependencies()  # what the run depends on is what there is before it, not after
-    return train(config).save(Store(root)).key
+    made = train_gan(config) if isinstance(config, GanConfig) else train(config)
+    return made.save(Store(root)).key
 
 
 @contextlib.contextmanager
@@ -170,8 +172,18 @@ def _end_with(listener: Connection) -> None:
     os._exit(1)
 
 
-def _cost(config: TrainConfig) -> float:
+def _cost(config: Config) -> float:
     """Rough work of a run: which one starts first, and how much of the bar it is."""
+    return _gan_cost(config) if isinstance(config, GanConfig) else _train_cost(config)
+
+
+def _gan_cost(config: GanConfig) -> float:
+    size = config.image_size or SIZES.get(config.dataset, (0, 32))[1]
+    work = config.steps * config.batch_size * (config.critic_steps + 1) * size**2
+    return 4 * work * config.width * (2 if config.discriminator.startswith("conv_norm") else 1)
+
+
+def _train_cost(config: TrainConfig) -> float:
     steps = config.adversary.steps
     passes = {"none": 1.0, "pgd": 1 + steps, "trades": 2.3 + steps, "alp": 2 + steps}
     passes["free"] = config.adversary.repeats
@@ -182,7 +194,7 @@ def _cost(config: TrainConfig) -> float:
     return work * depth * (config.width or 64) * size**2
 
 
-def _advance(bar: tqdm, config: TrainConfig) -> None:
+def _advance(bar: tqdm, config: Config) -> None:
     """Move the bar on, and tell who runs this notebook: it sees `$NORMKIT_PROGRESS`, no bar."""
     bar.update(_cost(config))
     if told := os.environ.get("NORMKIT_PROGRESS"):
@@ -191,7 +203,7 @@ def _advance(bar: tqdm, config: TrainConfig) -> None:
         Path(told).write_text(tqdm.format_meter(bar.n, bar.total, elapsed, bar_format=form))
 
 
-def _bar(missing: list[TrainConfig], progress: bool) -> tqdm:
+def _bar(missing: list[Config], progress: bool) -> tqdm:
     bar = tqdm(
         total=sum(map(_cost, missing)),
         desc=f"training {len(missing)} runs",

@@ -1,7 +1,6 @@
 """Spectral normalization against torch's own, and against the dense matrix of every operator."""
 
 import copy
-import math
 
 import pytest
 import torch
@@ -10,7 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from normkit import models, norms
-from normkit.layers.spectral_normalization import OperatorNormConv2d, power_iteration, spectral_norm
+from normkit.layers import spectral_norm
+from normkit.layers.spectral_normalization import OperatorNormConv2d, power_iteration
 
 GEOMETRIES = [
     ({}, (5, 4)),
@@ -60,7 +60,7 @@ def test_of_the_kernel_is_torchs_own():
     x = features(2, 3, 7, 5).float()
     for _ in range(3):
         assert torch.equal(ours(x), torchs(x))
-    assert ours.state_dict().keys() == torchs.state_dict().keys()
+    assert list(ours.state_dict()) == list(torchs.state_dict())
 
 
 @pytest.mark.parametrize(("options", "size"), GEOMETRIES, ids=str)
@@ -103,20 +103,19 @@ def test_the_norm_of_the_kernel_leaves_that_of_the_operator_between_1_and_the_ke
         for _ in range(300):
             layer(torch.zeros(1, 4, 8, 8).double())
         found.append(norms.spectral_norm(layer, (20, 20)).lower)
-    assert all(1 < value < 3 for value in found)
-    assert found[2] > 2.9 > 2 > found[0]
+    assert all(1 < value < 3 for value in found) and found[2] > 2.9 > 2 > found[0]
 
 
 @pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 1, "stride": 2, "groups": 2}])
 def test_the_gradient_goes_through_sigma(options):
     layer, size = operator(options), (4, 3)
-    x, along = features(2, 4, *size), None
+    x = features(2, 4, *size)
     for _ in range(1900):
         y = layer(x)
     along = features(*y.shape, seed=1)
     (y * along).sum().backward()
     weight = original(layer).detach().clone().requires_grad_()
-    units = torch.eye(48, dtype=torch.float64).reshape(48, 4, *size)
+    units = torch.eye(48).double().reshape(48, 4, *size)
     geometry = {"stride": options.get("stride", 1), "groups": options.get("groups", 1)}
     matrix = nn.functional.conv2d(units, weight, padding=1, **geometry).flatten(1)
     scaled = weight / torch.linalg.svdvals(matrix)[0]
@@ -135,8 +134,7 @@ def test_each_forward_pass_in_training_takes_its_turns_from_where_it_was():
     layer(x)
     linear = norms.linear_map(plain({"padding": 1}, original(layer)), (5, 5))
     assert torch.equal(norm.vector, power_iteration(linear, before, 3))
-    first = layer(x) + layer(x)
-    first.sum().backward()
+    (layer(x) + layer(x)).sum().backward()
     layer(features(2, 4, 3, 6))
     assert norm.vector.shape == (1, 4, 3, 6)
 
@@ -144,10 +142,9 @@ def test_each_forward_pass_in_training_takes_its_turns_from_where_it_was():
 def test_evaluation_changes_nothing_and_depends_on_weights_and_size_alone():
     layers = [operator({"padding": 1}) for _ in range(2)]
     x, wide = features(2, 4, 5, 5), features(2, 4, 9, 3)
-    state = torch.random.get_rng_state()
     layers[0].train()(wide)
     layers[0].train()(x)
-    vector = layers[0].parametrizations.weight[0].vector
+    vector, state = layers[0].parametrizations.weight[0].vector, torch.random.get_rng_state()
     with torch.inference_mode():
         found = [layers[0].eval()(image) for image in (wide, x, wide, x)]
     assert torch.equal(found[0], found[2]) and torch.equal(found[1], found[3])
@@ -204,8 +201,7 @@ def test_weights_of_zero_give_zero_and_recover():
     weight = original(layer).detach().clone()
     nn.init.zeros_(original(layer))
     x = features(2, 4, 5, 5)
-    for mode in (True, False):
-        assert not layer.train(mode)(x).any()
+    assert not layer(x).any() and not layer.eval()(x).any()
     with torch.no_grad():
         original(layer).copy_(weight)
     for _ in range(200):
@@ -233,10 +229,9 @@ def test_a_residual_net_trains_with_it_and_its_operators_are_bounded(of):
         optimizer.step()
     assert losses[-1] < losses[0]
     table = norms.layer_table(net, (3, 9, 6), norms="spectral")
-    values = table[(table.kind == "conv") & (table.status == "ok")].value
-    assert len(values) >= 9
-    assert values.max() < (3.1 if of == "kernel" else 1 + 2 * EVALUATED)
-    assert math.isclose(values.max(), 1, abs_tol=2 * EVALUATED) == (of == "operator")
+    values = table[table.kind == "conv"].value
+    assert len(values) >= 9 and values.max() < (3 if of == "kernel" else 1 + 2 * EVALUATED)
+    assert values.min() > 1 - 1e-3 or of == "kernel"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The nets of the four papers: ``build`` makes one by name, ``from_state_dict`` from weights."""
 
+from . import gan
 from .checkpoints import Fit, fit_state_dict, from_state_dict
 from .parts import Activation, Normalize, relu
 from .registry import INITIALIZATIONS, NAMES, RECONSTRUCTING, build
@@ -19,5 +20,6 @@ __all__ = [
     "build",
     "fit_state_dict",
     "from_state_dict",
+    "gan",
     "relu",
 ]

@@ -2,6 +2,7 @@
 
 from normkit.plots import (
     beyond_batchnorm,
+    convnorm,
     enorm,
     norm_checks,
     norm_decay,
@@ -15,6 +16,7 @@ from normkit.plots.style import save, style
 
 __all__ = [
     "beyond_batchnorm",
+    "convnorm",
     "enorm",
     "norm_checks",
     "norm_decay",

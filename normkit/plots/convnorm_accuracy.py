@@ -5,7 +5,6 @@ import pandas as pd
 from normkit.plots.convnorm_panels import (
     changes,
     dot_panel,
-    name_sources,
     paired,
     scored,
 )
@@ -85,10 +84,11 @@ def _by_source(table: pd.DataFrame, column: str, note: str) -> Picture:
     for source in require(table, ["source"])["source"].unique():
         choose("source", source, _SOURCES)
     rows = scored(table, ["source", column, "method"])
-    means, groups = averages(rows, ["source", column, "method"]), list(dict.fromkeys(table[column]))
+    means = averages(rows, ["source", column, "method"])
+    groups = list(dict.fromkeys(table[column]))
     sources = [source for source in _SOURCES if source in set(rows["source"])]
     shown = [methods_of(rows[rows["source"] == source]) for source in sources]
-    height = 0.45 + sum(0.5 + 0.19 * len(methods) for methods in shown)
+    height = 0.35 + sum(0.6 + 0.19 * len(methods) for methods in shown)
     figure = picture(COLUMN if len(groups) == 1 else PAGE, height)
     grid = figure.subplots(
         len(sources), len(groups), squeeze=False, sharey="row",
@@ -98,9 +98,7 @@ def _by_source(table: pd.DataFrame, column: str, note: str) -> Picture:
         for axes, group in zip(line, groups, strict=True):
             mine, mean = (t[(t["source"] == source) & (t[column] == group)] for t in (rows, means))
             dot_panel(axes, mine, mean, methods, paper=source == "paper")
-            header(axes, str(group))
-    if "paper" in sources:
-        name_sources(figure, sources)
+            header(axes, str(group), source if "paper" in sources else "")
     facts = f"Dot: one seed. {evidence('Mean', 'Bar', means['n'])} {diverged(rows)}"
     return finish(figure, facts, note)
 

@@ -63,10 +63,10 @@ def concept(table: pd.DataFrame, *, note: str = "") -> Picture:
             is not positive.
 
     Example:
-        >>> cell = pd.DataFrame({"row": 0, "column": 0, "value": [1.0]})
-        >>> figure = concept(pd.concat([cell.assign(panel=name) for name in _PANELS]))
-        >>> [text.get_text() for text in figure.axes[3].texts]
-        ['=', '1 at all frequencies']
+        >>> names = "kernel spectrum filter_spectrum product filter image convolved normalized"
+        >>> table = pd.DataFrame({"panel": names.split(), "row": 0, "column": 0, "value": 1.0})
+        >>> [text.get_text() for text in concept(table).axes[3].texts]
+        ['1 at all frequencies', '1']
     """
     grids = _grids(table)
     figure = picture(PAGE, 3.75)
@@ -84,19 +84,18 @@ def concept(table: pd.DataFrame, *, note: str = "") -> Picture:
         ("product", _FREQUENCIES, "gain"), ("normalized", _OUTPUTS, "output"),
     ):  # fmt: skip
         _colorbar(tiles[name], label, np.concatenate([grids[key].ravel() for key in shared]))
-    tiles["filter"].annotate("↓", (0.5, 1), (0, 33), fontsize=12, ha="center", va="center", **_AT)
-    tiles["filter"].annotate("inverse DFT", (0.5, 1), (8, 30.5), fontsize=6.5, color=GREY, **_AT)
+    _lead_down(tiles["filter"], "inverse DFT")
     facts = "Kernel: first input channel; spectrum: all of them together. Kernel and filter: "
-    facts += "white is 0, each on its own scale, the filter's by roots; its tap (0, 0) is in the "
-    return finish(figure, f"{facts}middle.", note)
+    facts += "white is 0, each on its own scale, square-rooted for the filter, whose tap (0, 0) "
+    return finish(figure, f"{facts}is in the middle.", note)
 
 
 def _grids(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return each panel's values as a matrix; what has a middle is shifted there."""
     rows = require(table, ["panel", "row", "column", "value"])
-    rows, grids = once(rows, ["panel", "row", "column"], name="table"), {}
     for name in rows["panel"].unique():
         choose("panel", name, _PANELS)
+    rows, grids = once(rows, ["panel", "row", "column"], name="table"), {}
     for name in _PANELS:
         which = f"table, panel {name!r},"
         part = require(rows[rows["panel"] == name], ["value"], name=which)
@@ -157,8 +156,8 @@ def _taps(axes: Axes, grid: np.ndarray) -> None:
         rgb = np.array(image.cmap(image.norm(tap)))[:3]
         dark = np.dot([0.2126, 0.7152, 0.0722], rgb**2.2) < 0.3  # white letters contrast more
         axes.text(
-            column, row, f"{tap:.2f}".replace("-", "\N{MINUS SIGN}"), fontsize=5.5, ha="center",
-            va="center", color="white" if dark else "#111111",
+            column, row, f"{round(tap, 2) + 0:.2f}".replace("-", "\N{MINUS SIGN}"), fontsize=5.5,
+            ha="center", va="center", color="white" if dark else "#111111",
         )  # fmt: skip
 
 
@@ -174,6 +173,12 @@ def _operator(axes: Axes, word: str, sign: str) -> None:
     axes.annotate(sign, (1, 0.5), (11, 0), fontsize=12, color="#111111", va="center", **at)
     if word:
         axes.annotate(word, (1, 0.5), (11, 8), fontsize=6.5, color=GREY, **at)
+
+
+def _lead_down(axes: Axes, word: str) -> None:
+    """Point from the tile above to this one, between its title and that tile."""
+    axes.annotate("↓", (0.5, 1), (0, 33), fontsize=12, ha="center", va="center", **_AT)
+    axes.annotate(word, (0.5, 1), (8, 30.5), fontsize=6.5, color=GREY, **_AT)
 
 
 def _colorbar(axes: Axes, label: str, values: np.ndarray) -> None:

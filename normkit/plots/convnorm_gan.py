@@ -5,7 +5,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from normkit.plots.marks import GREY, band, count, evidence, finish, header, keys, picture, readable
+from normkit.plots.marks import (
+    GREY,
+    band,
+    count,
+    evidence,
+    finish,
+    header,
+    keys,
+    picture,
+    readable,
+)
 from normkit.plots.multiples import crosses
 from normkit.plots.regularization_panels import once, value_ticks
 from normkit.plots.style import COLORS, COLUMN, LABELS, MARKERS, PAGE, Picture, style
@@ -14,9 +24,10 @@ from normkit.plots.tables import choose, diverged, methods_of, require, summariz
 __all__ = ["gan", "samples"]
 
 _SCORES = {
-    "frechet": ("Fréchet distance", "lower is better"),
+    "frechet": ("Fréchet distance (log scale)", "lower is better"),
     "inception": ("inception score", "higher is better"),
 }
+_LOG = ["frechet"]
 _IMAGE = ["method", "index", "channel", "row", "column"]
 _REAL = "real"
 
@@ -59,25 +70,31 @@ def gan(
     figure = picture(PAGE, 2.5)
     limits = (floor, ceiling)
     for axes, score, limit in zip(figure.subplots(1, 2), _SCORES, limits, strict=True):
-        log = score == "frechet"
-        good = rows[np.isfinite(rows[score]) & ((rows[score] > 0) | (not log))]
-        good = require(good.assign(value=good[score]), [score], name=f"table, of {score} given,")
-        means = summarize(good, ["method", "step"], log=log)
-        for method in methods:
-            line, color = means[means["method"] == method], COLORS[method]
-            band(axes, "step", line, color, MARKERS[method], method)
-            ends = good.merge(lost[lost["method"] == method]).groupby("seed").tail(1)
-            crosses(axes, ends["step"], ends["value"], color)
-        seeds += means["n"].tolist()
-        header(axes, *_SCORES[score])
-        axes.set(xlabel="training step", ylabel=_SCORES[score][0], yscale="log" * log or "linear")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        seeds += _score(axes, rows, score, lost)["n"].tolist()
         _limit(axes, limit)
-        if log:
+        if score in _LOG:
             value_ticks(axes)
     keys(figure, methods, rows=-(-len(methods) // 4))
     facts = evidence("Mean (of the distance: geometric)", "Band", seeds)
     return finish(figure, f"{facts} {diverged(last)}", note)
+
+
+def _score(axes: Axes, rows: pd.DataFrame, score: str, lost: pd.DataFrame) -> pd.DataFrame:
+    """Draw a score against training step, and where runs were lost; return the means."""
+    log, (label, better) = score in _LOG, _SCORES[score]
+    good = rows[np.isfinite(rows[score]) & ((rows[score] > 0) | (not log))]
+    good = require(good.assign(value=good[score]), [score], name=f"table, of {score} given,")
+    means = summarize(good, ["method", "step"], log=log)
+    for method in methods_of(rows):
+        line, color = means[means["method"] == method], COLORS[method]
+        if len(line):
+            band(axes, "step", line, color, MARKERS[method], method)
+            ends = good.merge(lost[lost["method"] == method]).groupby("seed").tail(1)
+            crosses(axes, ends["step"], ends["value"], color)
+    header(axes, "", better)
+    axes.set(xlabel="training step", ylabel=label, yscale="log" if log else "linear")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    return means
 
 
 def _limit(axes: Axes, value: float | None) -> None:
@@ -95,7 +112,8 @@ def _limit(axes: Axes, value: float | None) -> None:
 def samples(table: pd.DataFrame, *, note: str = "") -> Picture:
     """Sheets of generated images, one per method.
 
-    In plain words: the images are those of the table, in its order, not the best ones.
+    In plain words: all images of the table are shown, by index; whoever made it says how they
+    were chosen.
 
     Source: Liu et al., NeurIPS 2021, https://arxiv.org/abs/2103.00673, the generated images.
 
@@ -114,8 +132,9 @@ def samples(table: pd.DataFrame, *, note: str = "") -> Picture:
         >>> samples(table).axes[0].images[0].get_array().tolist()
         [[0.0, 1.0, 0.25], [1.0, 1.0, 1.0], [0.5, 1.0, 0.75]]
     """
-    rows = once(require(table, [*_IMAGE, "value"]), _IMAGE, name="table").sort_values(_IMAGE)
+    rows = require(table, [*_IMAGE, "value"]).sort_values(_IMAGE)
     found = {choose("method", key, [*LABELS, _REAL]) for key in rows["method"].unique()}
+    rows = once(rows, _IMAGE, name="table")
     bad = rows.loc[~rows["value"].between(0, 1), "value"]
     if len(bad):
         raise ValueError(f"value is {bad.iloc[0]:g}: values of images must be in [0, 1]")
@@ -126,11 +145,12 @@ def samples(table: pd.DataFrame, *, note: str = "") -> Picture:
     across = -(-len(methods) // down)
     width = COLUMN if across == 1 else PAGE
     tall = max(sheet.shape[0] / sheet.shape[1] for sheet in sheets.values())
-    figure = picture(width, 0.3 + down * (0.45 + (width / across - 0.1) * tall))
+    figure = picture(width, 0.22 + down * (0.4 + (width / across - 0.1) * tall))
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes, (method, sheet) in zip(grid, sheets.items(), strict=False):
         axes.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        header(axes, LABELS.get(method, "real images"), color=readable(COLORS.get(method, GREY)))
+        color = readable(COLORS.get(method, "#111111"))
+        header(axes, LABELS.get(method, "real images"), color=color)
         number, _, height, across_pixels = images[method].shape
         axes.set_xlabel(f"{count([number], 'image')}, {height} × {across_pixels} pixels")
         axes.set(xticks=[], yticks=[])
@@ -146,7 +166,9 @@ def _images(rows: pd.DataFrame, method: str) -> np.ndarray:
     if shape[1] not in (1, 3):
         raise ValueError(f"table has {shape[1]} channels of {method!r}: images have 1 or 3")
     if np.prod(shape) != len(rows):
-        raise ValueError(f"table lacks pixels of {method!r}: it has {len(rows)} of {np.prod(shape)}")
+        raise ValueError(
+            f"table lacks pixels of {method!r}: it has {len(rows)} of {np.prod(shape)}"
+        )
     return rows["value"].to_numpy(dtype=float).reshape(shape)
 
 

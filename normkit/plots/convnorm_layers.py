@@ -26,7 +26,7 @@ from normkit.plots.tables import choose, methods_of, require, summarize
 
 __all__ = ["isometry", "spectral"]
 
-_ROOT, _YLABEL = r"$\sqrt{C_\mathrm{out}}$", "spectral norm"
+_ROOT, _YLABEL = r"√$C_\mathrm{out}$", "spectral norm"
 _STATES = {"before": ("conv", "before: convolution"), "after": ("conv_norm", "after: ConvNorm")}
 _DOTS = {"linestyle": "", "marker": "o", "markersize": 2.2, "markeredgewidth": 0}
 
@@ -55,8 +55,9 @@ def spectral(table: pd.DataFrame, *, note: str = "") -> Picture:
     Example:
         >>> table = pd.DataFrame({"method": "conv_norm", "seed": 0, "position": [0, 1],
         ...     "layer": ["stem", "conv1"], "out_channels": [4, 16], "sigma": [1.5, 2.0]})
-        >>> [line.get_ydata().round(9).tolist() for line in spectral(table).axes[0].lines[:2]]
-        [[2.0, 2.0, 4.0, 4.0], [1.0, 1.0]]
+        >>> root, one, ours = spectral(table).axes[0].lines
+        >>> root.get_ydata().tolist(), ours.get_ydata().round(9).tolist()
+        ([2.0, 2.0, 4.0, 4.0], [1.5, 2.0])
     """
     rows = require(table, ["method", "seed", "position", "layer", "out_channels", "sigma"])
     places = _places(rows, ["layer", "out_channels"])
@@ -176,9 +177,9 @@ def isometry(table: pd.DataFrame, *, note: str = "") -> Picture:
         [[30.0], [1.0]]
     """
     rows = require(table, ["state", "position", "layer", "channel", "condition"])
-    rows = once(rows, ["state", "position", "channel"], name="table")
     for state in rows["state"].unique():
         choose("state", state, _STATES)
+    rows = once(rows, ["state", "position", "channel"], name="table")
     places = _places(rows, ["layer"])
     measured = np.isfinite(rows["condition"]) & (rows["condition"] > 0)
     rows = require(rows[measured], ["condition"], name="table, of finite condition numbers,")

@@ -5,18 +5,17 @@ import textwrap
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.transforms import offset_copy
 
 from normkit.plots.enorm_panels import dots, lines, name_rows, runs
 from normkit.plots.marks import GREY, header, points, readable
 from normkit.plots.multiples import BACKGROUND
-from normkit.plots.style import COLORS, LABELS, MARKERS, Picture
+from normkit.plots.style import COLORS, LABELS, MARKERS
 from normkit.plots.tables import methods_of, require, summarize
 
 __all__ = [
     "PAIR", "against", "changes", "difference", "dot_panel", "grey_names", "level_ticks",
-    "name_sources", "paired", "scored", "titles",
+    "paired", "scored", "titles",
 ]  # fmt: skip
 
 PAIR, _MOST = ("conv_norm", "batch"), 6
@@ -57,7 +56,9 @@ def paired(rows: pd.DataFrame, by: list[str], ours: str, reference: str) -> pd.D
     summarize(rows, ["method", *by])
     for method in (ours, reference):
         if method not in set(rows["method"]):
-            raise ValueError(f"table has no run of {method!r}: it needs {ours!r} and {reference!r}")
+            raise ValueError(
+                f"table has no run of {method!r}: it needs some of {ours!r} and of {reference!r}"
+            )
     wide = rows.pivot(index=[*by, "seed"], columns="method", values="value")
     return (100 * (wide[ours] - wide[reference])).dropna().rename("value").reset_index()
 
@@ -67,8 +68,7 @@ def against(axes: Axes, rows: pd.DataFrame, x: str) -> pd.DataFrame:
 
     In plain words: of more than six methods only ConvNorm and BatchNorm have a color and a name.
     """
-    methods = methods_of(rows)
-    shown = methods if len(methods) <= _MOST else [key for key in methods if key in PAIR]
+    shown = _named(rows)
     names = {key: (LABELS[key], COLORS[key], MARKERS[key]) for key in shown}
     rest = rows[~rows["method"].isin(shown) & rows["value"].notna()]
     for _, line in rest.groupby(["method", x], as_index=False)["value"].mean().groupby("method"):
@@ -78,13 +78,20 @@ def against(axes: Axes, rows: pd.DataFrame, x: str) -> pd.DataFrame:
 
 def grey_names(rows: pd.DataFrame) -> str:
     """Say which methods `against` draws in grey, if there are any."""
-    methods = methods_of(rows)
-    grey = [LABELS[key] for key in methods if key not in PAIR] if len(methods) > _MOST else []
+    shown = _named(rows)
+    grey = [LABELS[key] for key in methods_of(rows) if key not in shown]
     return f"Grey: {'; '.join(grey)}." if grey else ""
 
 
+def _named(rows: pd.DataFrame) -> list[str]:
+    """Return the methods that get a color: all, or of many the pair to compare."""
+    methods = methods_of(rows)
+    pair = [key for key in methods if key in PAIR]
+    return pair if pair and len(methods) > _MOST else methods
+
+
 def difference(axes: Axes, rows: pd.DataFrame, x: str) -> pd.DataFrame:
-    """Draw differences against `x`: a dot per seed, the mean and its interval; return the means."""
+    """Draw differences against `x`, a dot per seed, means and intervals; return the means."""
     color, means = COLORS[PAIR[0]], summarize(rows, [x])
     if means.empty:
         axes.set_yticks([])
@@ -111,9 +118,9 @@ def level_ticks(axes: Axes, levels: pd.Series) -> None:
 def dot_panel(
     axes: Axes, rows: pd.DataFrame, means: pd.DataFrame, methods: list[str], *, paper: bool = False
 ) -> None:
-    """Draw one row of dots per method, open ones for published values; say where there are none."""
+    """Draw one row of dots per method, open ones for the paper's; say where there are none."""
     if rows.empty:
-        name_rows(axes, [LABELS[method] for method in methods])
+        _name_methods(axes, methods)
         axes.set(xticks=[], xlim=(0, 1))
         axes.text(0.5, 0.5, "no value", transform=axes.transAxes, color=GREY, ha="center")
         return
@@ -127,17 +134,6 @@ def dot_panel(
                 markerfacecolor="white", markeredgecolor=line.get_color(), alpha=1,
                 markeredgewidth=0.5 if line.get_label().endswith("seeds") else 0.8,
             )  # fmt: skip
-
-
-def name_sources(figure: Picture, sources: list[str]) -> None:
-    """Say over the figure that open marks are published values."""
-    faces = {"here": GREY, "paper": "white"}
-    handles = [
-        Line2D([], [], color=GREY, marker="o", markersize=4.5, markerfacecolor=face, label=source)
-        for source, face in faces.items()
-        if source in sources
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2)
 
 
 def changes(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
@@ -155,8 +151,14 @@ def changes(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> pd.DataFrame:
                 line["mean"], [y], marker=MARKERS[method], markersize=4.5, color=color,
                 markeredgecolor="white", markeredgewidth=0.5, label=method,
             )  # fmt: skip
-    name_rows(axes, [LABELS[method] for method in methods])
+    _name_methods(axes, methods)
     return means
+
+
+def _name_methods(axes: Axes, methods: list[str]) -> None:
+    name_rows(axes, [LABELS[method] for method in methods])
+    for text, method in zip(axes.get_yticklabels(), methods, strict=False):
+        text.set_color(readable(COLORS[method]))
 
 
 def titles(panels: dict[str, Axes]) -> None:

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from normkit.plots.enorm_panels import name_rows
 from normkit.plots.marks import finish, header, picture
 from normkit.plots.regularization_panels import once
-from normkit.plots.style import PAGE, Picture, style
+from normkit.plots.style import COLUMN, PAGE, Picture, style
 from normkit.plots.tables import choose, require
 
 __all__ = ["scale"]
@@ -51,11 +51,11 @@ def scale(table: pd.DataFrame, *, note: str = "") -> Picture:
         [[25.0], [50.0]]
     """
     rows = require(table, ["claim", "part", "place", "effect", "low", "high"])
-    rows = once(rows, ["claim", "part", "place"], name="table")
     found = {choose("place", place, _PLACES) for place in rows["place"].unique()}
+    rows = once(rows, ["claim", "part", "place"], name="table")
     names, at = _names(rows)
     places = [place for place in _PLACES if place in found]
-    figure, used = picture(PAGE, 0.85 + 0.165 * len(names)), set()
+    figure, used = picture(COLUMN if len(places) == 1 else PAGE, 0.85 + 0.165 * len(names)), set()
     grid = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
     for axes, place in zip(grid, places, strict=True):
         part = rows[(rows["place"] == place) & np.isfinite(rows["effect"])]
@@ -100,7 +100,9 @@ def _effects(axes: Axes, rows: pd.DataFrame, place: str) -> set[str]:
         if len(part):
             x = 100 * part[["effect", "low", "high"]]
             axes.hlines(part["y"], x["low"], x["high"], color=color, linewidth=0.9)
-            axes.plot(x["effect"], part["y"], color=color, markerfacecolor=face, label=look, **_DOT)
+            axes.plot(
+                x["effect"], part["y"], color=color, markerfacecolor=face, label=look, **_DOT
+            )
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     return set(looks)

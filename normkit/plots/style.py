@@ -43,7 +43,7 @@ _METHODS = {
     "conv_norm": (_ROSE, "D", "ConvNorm"),
     "conv_norm_no_bn": (_INDIGO, "<", "ConvNorm, no BatchNorm"),
     "conv_norm_no_affine": (_SKY, "p", "ConvNorm, no affine filter"),
-    "conv_norm_bare": (_PURPLE, "*", "ConvNorm, neither"),
+    "conv_norm_bare": (_PURPLE, "H", "ConvNorm, neither"),
     "conv_norm_released": (_ORANGE, ">", "ConvNorm, authors' code"),
     "conv_norm_spectral": (_GREEN, "h", "ConvNorm + SpectralNorm"),
     "operator_norm": (_SAND, "d", "SpectralNorm of the operator"),

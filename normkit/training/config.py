@@ -27,8 +27,7 @@ class TrainConfig:
         dataset: a name of `data.NAMES`.
         image_size: height and width to which images are averaged down or repeated up; None keeps.
         subset: number of training images, stratified by class; None takes all.
-        validation: fraction of the training images that is held out and evaluated in place of
-            the test images, for choosing settings.
+        validation: fraction of training images held out, evaluated in place of the test images.
         test_once: measure the test images, too, once: after the last epoch.
         fresh_statistics: after the last epoch and before it is measured, estimate BatchNorm's
             running statistics afresh, over one pass of the training images. They follow the
@@ -155,7 +154,8 @@ class TrainConfig:
         _check_names(self)
         positive(self, "", ("image_size", "subset", "width", "depth", "groups", "lr"))
         positive(self, "", ("group_size", "batch_size", "probe_images", "norms_every"))
-        not_negative(self, "", ("epochs", "warmup_epochs", "weight_decay", "probe_every", "momentum"))
+        not_negative(self, "", ("epochs", "warmup_epochs", "probe_every"))
+        not_negative(self, "", ("weight_decay", "momentum"))
         for name in ("validation", "label_noise"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
