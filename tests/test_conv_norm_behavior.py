@@ -10,7 +10,7 @@ import torch
 from conv_norm_naive import naive
 from torch import nn
 
-from normkit import layers, training
+from normkit import layers
 from normkit.layers import ConvNorm2d, inverse_root
 
 SMALL, LARGE = (6, 7), (14, 15)  # one matrix per image, and one along each axis
@@ -38,9 +38,8 @@ def test_it_has_the_signature_and_the_taps_of_a_convolution():
     x = randn(2, 4, 8, 9, dtype=torch.float32)
     assert layer(x).shape == plain(x).shape
     assert layer.bias.abs().max() == 0
-    assert {name for name, _ in layer.named_parameters()} == {
-        "weight", "filter", "bias", "batch_norm.weight", "batch_norm.bias"
-    }  # fmt: skip
+    names = {"weight", "filter", "bias", "batch_norm.weight", "batch_norm.bias"}
+    assert dict(layer.named_parameters()).keys() == names
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
@@ -200,21 +199,30 @@ def test_half_precision_weights_compute_in_float32(kernel, groups, size, variant
 @pytest.mark.parametrize(("kernel", "groups", "size"), PATHS)
 def test_autocast_around_it_changes_nothing_but_the_type_of_the_input(kernel, groups, size, given):
     layer, x = made(kernel, groups, torch.float32), randn(3, 4, *size, dtype=given)
+    factor = randn(3, 6, *size, dtype=torch.float32)
+    expected = layer(x.float())
+    (expected * factor).sum().backward()
+    gradients = [p.grad for p in layer.parameters()]
+    layer.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x.requires_grad_())
-        y.square().mean().backward()
-    assert torch.equal(y, layer(x.float()))
-    assert x.grad.dtype == given and layer.weight.grad.isfinite().all()
+        (y * factor).sum().backward()
+    assert torch.equal(y, expected) and x.grad.dtype == given
+    for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-4)
 
 
-def test_it_converts_to_float64_and_to_the_meta_device():
+def test_it_converts_to_float64():
     layer = made(dtype=torch.float32, variant="released")
     layer(randn(2, 4, *SMALL, dtype=torch.float32))
     layer.double()
     for mode in (False, True):
         assert layer.train(mode)(randn(2, 4, *SMALL)).dtype == torch.float64
-    shape = made().to("meta")(torch.empty(2, 4, *SMALL, dtype=torch.float64, device="meta")).shape
-    assert shape == (2, 6, *SMALL)
+
+
+def test_the_meta_device_tells_the_shape_of_the_output():
+    x = torch.empty(2, 4, *SMALL, dtype=torch.float64, device="meta")
+    assert made().to("meta")(x).shape == (2, 6, *SMALL)
 
 
 def test_a_functional_call_is_the_layer_with_other_weights():
@@ -228,77 +236,22 @@ def test_a_functional_call_is_the_layer_with_other_weights():
     assert layer.weight.grad is None and other.weight.grad.any()
 
 
-def test_its_core_is_the_normalized_convolution_and_draws_no_random_numbers():
-    layer = made(groups=2, variant="released").eval()
-    state = torch.get_rng_state()
-    core = layer.core()
-    assert torch.equal(torch.get_rng_state(), state)
-    x = randn(2, 4, *SMALL)
-    y = nn.functional.conv2d(core(x), layer.filter, layer.bias, padding=1, groups=6)
+def test_its_core_is_the_normalized_convolution_alone():
+    layer, x = made(groups=2).eval(), randn(2, 4, *SMALL)
+    y = nn.functional.conv2d(layer.core()(x), layer.filter, layer.bias, padding=1, groups=6)
     torch.testing.assert_close(layer(x), layer.batch_norm(y))
+
+
+def test_its_core_draws_no_random_numbers():
+    layer, state = made(), torch.get_rng_state()
+    layer.core()
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_large_kernel_needs_no_more_memory_than_its_lags():
     layer = ConvNorm2d(1, 1, 31, padding=15, batch_norm=False, dtype=torch.float64)
     x = randn(1, 1, 4, 4)
     torch.testing.assert_close(layer(x), naive(layer, x), rtol=0, atol=1e-9)
-
-
-REFUSED = [
-    ({"groups": 4}, "groups is 4 and out_channels 6; groups must divide"),
-    ({"groups": 3}, "groups is 3 and in_channels 4; groups must divide"),
-    ({"groups": 0}, "groups is 0; it must be a whole number of at least 1"),
-    ({"padding": "sme"}, "padding is 'sme'; .* must be 'same' or 'valid'"),
-    ({"padding": "same", "stride": 2}, r"padding 'same' needs stride 1, not \(2, 2\)"),
-    ({"padding": -1}, "padding is -1; it must be a whole number of at least 0"),
-    ({"padding": None}, "padding is None"),
-    ({"stride": (1, 2, 3)}, r"stride is \(1, 2, 3\); it must be a whole number or two"),
-    ({"stride": 1.5}, "stride is 1.5"),
-    ({"dilation": 0}, "dilation is 0"),
-    ({"kernel_size": 0}, "kernel_size is 0"),
-    ({"padding_mode": "zero"}, "padding_mode is 'zero'; accepted: zeros, reflect"),
-    ({"variant": "relased"}, "variant is 'relased'; accepted: paper, released"),
-    ({"filter_init": "ones"}, "filter_init is 'ones'; accepted: delta, torch"),
-    ({"filter_gain": float("nan")}, "filter_gain is nan"),
-    ({"filter_gain": "2"}, "filter_gain is '2'"),
-    ({"eps": -1.0}, "eps is -1.0; it must be a finite number of at least 0"),
-    ({"eps": float("nan")}, "eps is nan"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), REFUSED, ids=str)
-def test_bad_arguments_are_refused_in_one_sentence(options, message):
-    with pytest.raises(ValueError, match=message):
-        ConvNorm2d(4, 6, **({"kernel_size": 3} | options))
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "error", "message"),
-    [
-        ((2, 4, 2, 9), "float32", ValueError, "input is 2x9, padded 2 pixels along axis 0; .* 3"),
-        ((2, 3, 9, 9), "float32", ValueError, r"shape \(N, 4, H, W\), found \(2, 3, 9, 9\)"),
-        ((4, 9), "float32", ValueError, r"found \(4, 9\)"),
-        ((1, 2, 4, 9, 9), "float32", ValueError, r"found \(1, 2, 4, 9, 9\)"),
-        ((2, 4, 9, 9), "float64", TypeError, "weights of torch.float32 .* input of torch.float64"),
-        ((2, 4, 9, 9), "float16", TypeError, "input of torch.float16; convert one of them"),
-        ((2, 4, 9, 9), "int64", TypeError, "input of torch.int64"),
-    ],
-)
-def test_bad_images_are_refused_in_one_sentence(shape, dtype, error, message):
-    layer = ConvNorm2d(4, 6, 3)
-    before = copy.deepcopy(layer.state_dict())
-    with pytest.raises(error, match=message):
-        layer(torch.zeros(shape, dtype=getattr(torch, dtype)))
-    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
-
-
-def test_another_normalization_beside_its_own_is_refused():
-    said = "normalization is 'batch' and convolution 'conv_norm', .* BatchNorm of its own"
-    with pytest.raises(ValueError, match=said):
-        layers.pair("batch", "conv_norm")
-    with pytest.raises(ValueError, match=said):
-        training.TrainConfig(convolution="conv_norm", normalization="batch")
-    assert layers.pair("group", "conv_norm", batch_norm=False).normalization(8).num_groups == 8
 
 
 def test_the_constructor_takes_the_options_of_its_key():

@@ -67,6 +67,9 @@ def _matches(record: Record, settings: list[str]) -> bool:
 
 def _row(record: Record, short: int) -> list[str]:
     config, history = record.config, record.table("history")
+    if record.manifest["kind"] == "GanConfig":
+        asked = config["dataset"], "gan", config["discriminator"], str(config["seed"]), "-"
+        return [record.key[:short], *asked, "-", record.status, f"{record.meta['seconds']:.1f}"]
     parts = (config["normalization"], config["convolution"], config["adversary"]["kind"])
     method = "+".join(part for part in parts if part not in ("conv", "none")) or "none"
     accuracy = f"{history.accuracy.iloc[-1]:.4f}" if len(history) else "-"
@@ -109,10 +112,11 @@ def _is_stale(record: Record, store: Store) -> bool:
     from normkit import data, training
     from normkit.data.sources import SOURCES
 
-    if record.manifest["kind"] != training.TrainConfig.__name__:
+    kinds = {kind.__name__: kind for kind in (training.TrainConfig, training.GanConfig)}
+    if record.manifest["kind"] not in kinds:
         return False
     try:
-        config = training.from_dict(record.config)
+        config = training.from_dict(record.config, kinds[record.manifest["kind"]])
     except (TypeError, ValueError):  # no configuration of today
         return True
     here = config.dataset not in SOURCES or data.locate(config.dataset) is not None
