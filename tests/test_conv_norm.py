@@ -184,14 +184,15 @@ def test_each_channel_is_an_isometry_and_sigma_is_within_its_bounds(kernel, size
     options = {"bias": False, "affine": False, "batch_norm": False, "eps": 0.0}
     layer = drawn(ConvNorm2d(*channels, kernel, dtype=torch.float64, **options), seed)
     sigma = norms.singular_values(layer, size)
-    low, high = 1 - 1e-9, math.sqrt(channels[1]) + 1e-9
+    low, high = 1 - 1e-6, math.sqrt(channels[1]) + 1e-6
     assert low <= sigma.max() <= high, sigma.max()
     for k in range(channels[1]):
         one = ConvNorm2d(channels[0], 1, kernel, dtype=torch.float64, **options)
         one.weight = nn.Parameter(layer.weight[k : k + 1].detach())
         values = norms.singular_values(one, size)
         condition = values.max() / values.min()
-        assert abs(condition - 1) < 1e-9, (k, condition)
+        # Near a zero of a spectrum the correlations that make it up cancel: eight digits are lost.
+        assert abs(condition - 1) < 1e-6, (k, condition)
 
 
 @pytest.mark.parametrize("groups", [1, 2])

@@ -151,14 +151,15 @@ def test_skip_init_starts_every_block_at_its_shortcut(name):
 @pytest.mark.parametrize("name", ["senet18", "regnetx_200mf"])
 def test_every_pair_trains_both_nets(name, normalization, convolution):
     torch.manual_seed(0)
-    pair = layers.pair(normalization, convolution)
+    options = {"batch_norm": False} if convolution == "conv_norm" else {}
+    pair = layers.pair(normalization, convolution, batch_norm=False)
     net = models.build(
         name,
         width=8,
         input_size=(6, 5),
         normalization=pair.normalization,
         activation=pair.activation,
-        convolution=layers.convolution(convolution),
+        convolution=layers.convolution(convolution, **options),
     )
     nn.functional.cross_entropy(net(images(8, 3, 6, 5).float()), torch.arange(8)).backward()
     for parameter_name, parameter in net.named_parameters():

@@ -58,7 +58,8 @@ def _by_hand(config):
 def test_a_run_is_the_algorithm_written_out(variant, repeats, subset):
     config = _config(variant, repeats, subset=subset)
     run, (expected, accuracies) = training.train(config), _by_hand(config)
-    torch.testing.assert_close(_weights(run.model), _weights(expected), rtol=1e-5, atol=2e-5)
+    # Rounding turns the sign of a gradient near zero; the two variants are 0.05 to 0.17 apart.
+    torch.testing.assert_close(_weights(run.model), _weights(expected), rtol=0, atol=1e-3)
     assert run.tables["history"].train_accuracy.tolist() == pytest.approx(accuracies, abs=1e-12)
     assert run.status == "ok"
 
@@ -86,7 +87,7 @@ def test_the_second_batch_meets_what_the_first_one_left():
     found = torch.stack([view[0].detach() for view in views])
     first, second = [[0, 0, 0], [0.06, -0.06, 0], [0.1, -0.1, 0]], [0.05, -0.1, 0]
     expected = torch.tensor([*first, second, second, second])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(perturbation, torch.tensor([[0.1, -0.1, 0.0]]).repeat(4, 1))
 
 

@@ -8,8 +8,8 @@ from .convolutions import CONVOLUTIONS, conv, conv_norm, convolution, linear
 from .evonorm import EvoNormB0, EvoNormS0
 from .filter_response import TLU, FilterResponseNorm
 from .groups import VARIANTS, GroupNorm, group, instance, layer
+from .inverse_root import inverse_root, own_grid
 from .normalizations import NORMALIZATIONS, normalization
-from .normalized_convolution import inverse_root, own_grid
 from .orthogonal import oni, own
 from .pairs import Pair, pair
 from .reparametrized import (

@@ -1,5 +1,6 @@
 """ConvNorm: a convolution normalized in the Fourier domain, then its filter and BatchNorm."""
 
+import copy
 import math
 from typing import Self
 
@@ -7,14 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normkit.models import Convolution
+
 from .conv_norm_checks import check_arguments, check_input, margins, pair_of
-from .normalized_convolution import inverse_root, normalized_convolution, own_grid
+from .inverse_root import inverse_root, own_grid
+from .normalized_convolution import cast_device, normalized_convolution
 from .running_root import RunningRoot
 
 __all__ = ["ConvNorm2d"]
 
 
-class ConvNorm2d(nn.Module):
+class ConvNorm2d(Convolution):
     r"""A convolution whose every output channel is an isometry, then a filter and BatchNorm.
 
     .. math:: z_k = \sum_j a_{k,j} * x_j, \quad \hat z_k = F^{-1} V_k F z_k, \quad
@@ -141,7 +145,7 @@ class ConvNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         autocast = check_input(self, x)
         images = x if x.dim() == 4 else x[None]
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(cast_device(x), enabled=False):
             y = self.linear(images.to(self.weight.dtype) if autocast else images)
             if self.bias is not None:
                 y = y + self.bias[:, None, None]
@@ -201,21 +205,10 @@ class ConvNorm2d(nn.Module):
             >>> layer.core().weight is layer.weight, layer.core().filter is None
             (True, True)
         """
-        bare = type(self)(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            bias=False,
-            padding_mode=self.padding_mode,
-            affine=False,
-            batch_norm=False,
-            eps=self.eps,
-        )
-        bare.weight = self.weight
+        bare = copy.copy(self)
+        bare._parameters = self._parameters | {"filter": None, "bias": None}
+        bare._modules = self._modules | {"batch_norm": None, "running": None}
+        bare.variant = "paper"
         return bare
 
     def extra_repr(self) -> str:

@@ -5,6 +5,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
+from .normalized_convolution import cast_device
+
 __all__ = ["check_arguments", "check_input", "margins", "pair_of"]
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
@@ -51,6 +53,9 @@ def check_arguments(layer: nn.Module) -> None:
             raise ValueError(f"{found}; groups must divide in_channels and out_channels")
     if not (isinstance(layer.eps, Real) and 0 <= layer.eps < float("inf")):
         raise ValueError(f"eps is {layer.eps!r}; it must be a finite number of at least 0")
+    gain = layer.filter_gain
+    if not isinstance(gain, Real) or isinstance(gain, bool) or not abs(gain) < float("inf"):
+        raise ValueError(f"filter_gain is {gain!r}; it must be a finite number")
     for name, accepted in _CHOICES.items():
         if getattr(layer, name) not in accepted:
             names = ", ".join(accepted)
@@ -73,7 +78,7 @@ def check_input(layer: nn.Module, x: Tensor) -> bool:
     if channels != layer.in_channels:
         wanted = f"(N, {layer.in_channels}, H, W)"
         raise ValueError(f"ConvNorm2d takes images of shape {wanted}, found {tuple(x.shape)}")
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = torch.is_autocast_enabled(cast_device(x))
     if x.dtype != layer.weight.dtype and not autocast:
         raise TypeError(
             f"ConvNorm2d has weights of {layer.weight.dtype} and was given an input of {x.dtype}; "

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from normkit import norms
 from normkit.norms.maps import LinearMap, convolution_map
+from normkit.norms.rules import evaluation, spatial_sizes
 
 from .conv_norm import ConvNorm2d
+from .conv_norm_checks import margins
 from .fourier import View, analyze, synthesize
-from .normalized_convolution import inverse_root, own_grid
+from .inverse_root import own_grid
 
 __all__ = ["periodic_taps"]
 
@@ -24,7 +26,7 @@ def periodic_taps(layer: ConvNorm2d, size: tuple[int, int]) -> Tensor:
     .. math:: r_k * v_k * a_{k,j}, \quad v_k = F^{-1} V_k
 
     In plain words: what the layer multiplies an image by if crop, stride and zero padding are
-    left away; BatchNorm's scale in evaluation included.
+    left away, as in evaluation: BatchNorm's scale is included, and so is a running average of V.
 
     Arguments:
         layer: the layer.
@@ -41,7 +43,8 @@ def periodic_taps(layer: ConvNorm2d, size: tuple[int, int]) -> Tensor:
     """
     grid = own_grid(size, layer.kernel_size, layer.dilation)
     small = View(grid, layer.kernel_size, step=layer.dilation)
-    root = inverse_root(layer.weight, grid, dilation=layer.dilation, eps=layer.eps)
+    with evaluation(layer):
+        root = layer.root(layer.weight, grid)
     parts = analyze(layer.weight.transpose(0, 1), small) * root[:, None]
     taps = synthesize(parts, View(grid, grid)).transpose(0, 1)
     if layer.filter is not None:
@@ -64,7 +67,7 @@ def _scale(layer: ConvNorm2d) -> Tensor:
 @norms.linear_map.register
 def _conv_norm(layer: ConvNorm2d, input_size, boundary: str = "zero") -> LinearMap:
     """On its grid a circular convolution at stride 1; as executed a matrix, 1x1 a convolution."""
-    size = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    size = spatial_sizes(layer, input_size, 2)
     if layer.kernel_size == (1, 1):
         return _pointwise(layer, size, boundary)
     if boundary == "circular":
@@ -72,22 +75,23 @@ def _conv_norm(layer: ConvNorm2d, input_size, boundary: str = "zero") -> LinearM
         taps = periodic_taps(layer, size)
         return convolution_map(taps, grid, groups=layer.groups, boundary="circular")
     inputs = layer.in_channels * math.prod(size)
-    with torch.no_grad():
-        outputs = layer.linear(layer.weight.new_zeros(1, layer.in_channels, *size)).numel()
+    outputs = layer.out_channels * math.prod(margins(layer, size)[2])
     if inputs * outputs > _LARGEST:
         raise ValueError(
             f"ConvNorm2d as executed is no convolution at its borders but a matrix, here of "
-            f"{outputs} x {inputs}, and at most 2^24 numbers are made; boundary 'circular' "
-            "measures it on its own grid at any size"
+            f"{outputs} x {inputs}, and at most 2^24 numbers are made; its spectral norm with "
+            "boundary 'circular' is that of its own grid, at any size"
         )
     units = torch.eye(inputs, dtype=layer.weight.dtype, device=layer.weight.device)
     images = units.view(inputs, layer.in_channels, *size)
-    made = layer.linear(images) * _scale(layer).view(-1, 1, 1)
+    with evaluation(layer):
+        made = layer.linear(images) * _scale(layer).view(-1, 1, 1)
     return LinearMap("conv", made.flatten(1).t()[None], ())
 
 
 def _pointwise(layer: ConvNorm2d, size: tuple[int, int], boundary: str) -> LinearMap:
-    scale = inverse_root(layer.weight, (1, 1), eps=layer.eps).view(-1, 1, 1, 1) * _scale(layer)
+    with evaluation(layer):
+        scale = layer.root(layer.weight, (1, 1)).view(-1, 1, 1, 1) * _scale(layer)
     scale = scale if layer.filter is None else scale * layer.filter
     return convolution_map(
         layer.weight * scale,

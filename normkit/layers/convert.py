@@ -16,15 +16,17 @@ def convert(model: nn.Module, convolution: str = "conv_norm") -> nn.Module:
     with its taps and bias, BatchNorm's weights and its mode, and an identity stands where
     BatchNorm was. The filter starts as a unit impulse, and BatchNorm's running statistics start
     afresh, since its input is another: train, or run some batches in training mode, before
-    evaluating. Convolutions without such a BatchNorm stay as they are. A layer that the network
-    uses twice is left alone, too.
+    evaluating. Convolutions without such a BatchNorm stay as they are, and so do layers that the
+    network uses twice, that have hooks, or whose taps are computed from other tensors.
 
     Arguments:
         model: a network that ``torch.fx`` can trace.
         convolution: "conv_norm".
 
     Raises:
-        ValueError: another convolution, a network that cannot be traced, or one without a pair.
+        TypeError: what is no module.
+        ValueError: another convolution, a network that cannot be copied or traced, or one without
+            a pair.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -35,7 +37,9 @@ def convert(model: nn.Module, convolution: str = "conv_norm") -> nn.Module:
     """
     if convolution != "conv_norm":
         raise ValueError(f"convolution is {convolution!r}; networks are converted to 'conv_norm'")
-    copied = copy.deepcopy(model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    copied = _copied(model)
     pairs = _pairs(copied)
     if not pairs:
         raise ValueError(
@@ -48,10 +52,32 @@ def convert(model: nn.Module, convolution: str = "conv_norm") -> nn.Module:
     return copied
 
 
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, ConvNorm2d) or super().is_leaf_module(module, name)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        name, reason = type(model).__name__, str(error).partition("\n")[0]
+        raise ValueError(
+            f"{name} cannot be copied, perhaps as the taps of a convolution are computed by a "
+            f"hook: {reason}"
+        ) from error
+
+
+def _plain(layer: nn.Module, kind: type) -> bool:
+    """Whether a layer is just of this kind: no hooks, and parameters of its own."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks
+    return type(layer) is kind and not any(hooks) and "weight" in layer._parameters
+
+
 def _pairs(model: nn.Module) -> list[tuple[str, str]]:
     """Names of convolutions and of the BatchNorm layers that alone read them."""
     try:
-        nodes = fx.Tracer().trace(model).nodes
+        nodes = _Tracer().trace(model).nodes
     except Exception as error:  # whatever a network's own code raises on a proxy
         name, reason = type(model).__name__, str(error).partition("\n")[0]
         raise ValueError(f"{name} cannot be traced by torch.fx: {reason}") from error
@@ -64,8 +90,9 @@ def _pairs(model: nn.Module) -> list[tuple[str, str]]:
         if after.op != "call_module":
             continue
         names = node.target, after.target
-        kinds = tuple(type(model.get_submodule(name)) for name in names)
-        if kinds == (nn.Conv2d, nn.BatchNorm2d) and all(called.count(name) == 1 for name in names):
+        first, second = map(model.get_submodule, names)
+        plain = _plain(first, nn.Conv2d) and _plain(second, nn.BatchNorm2d)
+        if plain and all(called.count(name) == 1 for name in names):
             pairs.append(names)
     return pairs
 
@@ -87,6 +114,6 @@ def _converted(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> ConvNorm2d
     layer.weight = convolution.weight
     if convolution.bias is not None:
         layer.bias = convolution.bias
-    layer.batch_norm = batch_norm
+    layer.training, layer.batch_norm = convolution.training, batch_norm
     batch_norm.reset_running_stats()
-    return layer.train(convolution.training)
+    return layer

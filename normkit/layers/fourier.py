@@ -99,11 +99,11 @@ def analyze(images: Tensor, view: View, *, weighted: bool = False) -> Tensor:
     count = images.shape[:2]
     if max(view.grid) <= _DENSE:
         basis = _dense(view, weighted, images.dtype, images.device)
-        pixels = images.permute(2, 3, 0, 1).reshape(basis.shape[1], -1)
-        return torch.mm(basis, pixels).view(2, -1, *count)
+        pixels = images.permute(2, 3, 0, 1).reshape(basis.shape[1], math.prod(count))
+        return torch.mm(basis, pixels).view(2, len(basis) // 2, *count)
     rows, columns = _separable(view, weighted, images.dtype, images.device)
-    pixels = images.permute(3, 2, 0, 1).reshape(view.size[1], -1)
-    y = torch.mm(columns, pixels).view(len(columns), view.size[0], -1)
+    pixels = images.permute(3, 2, 0, 1).reshape(view.size[1], view.size[0] * math.prod(count))
+    y = torch.mm(columns, pixels).view(len(columns), view.size[0], math.prod(count))
     return _joined(torch.matmul(rows, y), view.grid, weighted).unflatten(2, count)
 
 
@@ -134,12 +134,14 @@ def synthesize(parts: Tensor, view: View, *, weighted: bool = True) -> Tensor:
     count = parts.shape[2:]
     if max(view.grid) <= _DENSE:
         basis = _dense(view, weighted, parts.dtype, parts.device)
-        pixels = torch.mm(basis.t(), parts.reshape(len(basis), -1)).view(*view.size, *count)
+        waves = parts.reshape(len(basis), math.prod(count))
+        pixels = torch.mm(basis.t(), waves).view(*view.size, *count)
         return pixels.permute(2, 0, 1, 3).contiguous().permute(0, 3, 1, 2)
     rows, columns = _separable(view, weighted, parts.dtype, parts.device)
     t = _parted(parts.flatten(2), view.grid, weighted)  # (n_w, n_h, N C)
     y = torch.matmul(rows.t(), t)  # (n_w, H, N C)
-    pixels = torch.mm(columns.t(), y.view(len(columns), -1)).view(*view.size[::-1], *count)
+    y = y.view(len(columns), view.size[0] * math.prod(count))
+    pixels = torch.mm(columns.t(), y).view(*view.size[::-1], *count)
     return pixels.permute(2, 1, 0, 3).contiguous().permute(0, 3, 1, 2)
 
 

@@ -1,90 +1,19 @@
 """ConvNorm's operation: a convolution whose output channels are isometries on a periodic grid."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fourier import View, analyze, angles, frequencies, synthesize
+from .fourier import View, analyze, angles, synthesize
+from .inverse_root import own_grid, tap_places
 
-__all__ = ["inverse_root", "normalized_convolution", "own_grid"]
+__all__ = ["cast_device", "normalized_convolution"]
 
-_IN_DOUBLE = 16  # input channels up to which the spectrum may nearly vanish: summed in float64
 _LARGEST = 2**27  # numbers in the transformed taps above which they are not worth their memory
-
-
-def own_grid(
-    size: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int] = (1, 1)
-) -> tuple[int, int]:
-    """The periodic grid on which ConvNorm is defined: just large enough for the full convolution.
-
-    Example:
-        >>> own_grid((8, 8), (3, 3)), own_grid((8, 9), (3, 1), (2, 1))
-        ((10, 10), (12, 9))
-    """
-    height, width = (n + d * (k - 1) for n, k, d in zip(size, kernel_size, dilation, strict=True))
-    return height, width
-
-
-@functools.lru_cache(maxsize=256)
-def _lags(
-    grid: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """The difference of each pair of taps, as a 0-1 matrix (P P, L), and its cosines (F, L)."""
-    taps = _taps(kernel_size, dilation)
-    lags, index = (taps[:, None] - taps).flatten(0, 1).unique(dim=0, return_inverse=True)
-    return F.one_hot(index, len(lags)).double(), angles(grid, lags).cos()
-
-
-def _taps(kernel_size: tuple[int, int], dilation: tuple[int, int]) -> Tensor:
-    rows, columns = (d * torch.arange(k) for k, d in zip(kernel_size, dilation, strict=True))
-    return torch.cartesian_prod(rows, columns)
-
-
-@torch.no_grad()
-def inverse_root(
-    weight: Tensor, grid: tuple[int, int], *, dilation: tuple[int, int] = (1, 1), eps: float = 0.0
-) -> Tensor:
-    r"""What ConvNorm multiplies each channel's Fourier transform by.
-
-    .. math:: V_k = \Bigl(S_k + \text{eps} \, \overline{S_k}\Bigr)^{-1/2}, \quad
-        S_k = \sum_j |F a_{k,j}|^2
-
-    In plain words: one over the length of the output channel's column of taps, frequency by
-    frequency. S is computed from the taps' correlations with each other, so no kernel is padded
-    to the size of the image. It is a constant: no gradient goes through it. Where S vanishes, as
-    everywhere for a dead filter (all taps zero), V is 0.
-
-    Source: Liu et al. 2021, arXiv 2103.00673, section 2.2.
-
-    Arguments:
-        weight: the taps a.
-        grid: height and width of the periodic grid, in pixels.
-        dilation: pixels between taps.
-        eps: added to S, relative to its mean over frequencies, which is the sum of squared taps.
-
-    Shape:
-        (C_out, C_in, kh, kw) -> (F, C_out), frequencies as `fourier.frequencies` orders them
-
-    Example:
-        >>> taps = torch.randn(4, 3, 3, 3, dtype=torch.float64)
-        >>> spectrum = torch.fft.fft2(taps, s=(10, 12)).abs().square().sum(1)
-        >>> every = frequencies((10, 12))[0].long()
-        >>> found = inverse_root(taps, (10, 12))
-        >>> torch.allclose(found.T, spectrum[:, every[:, 0], every[:, 1]].rsqrt())
-        True
-    """
-    rows = weight.flatten(2)  # (C_out, C_in, P)
-    rows = rows.double() if rows.shape[1] <= _IN_DOUBLE else rows
-    fold, cosines = (part.to(rows) for part in _lags(grid, tuple(weight.shape[2:]), dilation))
-    correlations = torch.bmm(rows.mT, rows).flatten(1) @ fold  # (C_out, L)
-    spectrum = torch.mm(cosines, correlations.t()).clamp_(min=0)
-    total = correlations[:, len(fold.t()) // 2]  # the lag 0 stands in the middle
-    spectrum += eps * total
-    return torch.where(spectrum > 0, spectrum.rsqrt(), 0.0).to(weight.dtype)
 
 
 def normalized_convolution(
@@ -143,6 +72,27 @@ def _in_space(
     return _Synthesis.apply(parts, output, True)
 
 
+def _plainly(backward: Callable) -> Callable:
+    """A backward pass that autocast does not reach: it may run inside where forward did not."""
+
+    @functools.wraps(backward)
+    def run(ctx, gradient: Tensor) -> tuple:
+        with torch.autocast(cast_device(gradient), enabled=False):
+            return backward(ctx, gradient)
+
+    return run
+
+
+def cast_device(tensor: Tensor) -> str:
+    """The kind of device on which autocast would act for a tensor; meta tensors have none.
+
+    Example:
+        >>> cast_device(torch.empty(1, device="meta"))
+        'cpu'
+    """
+    return "cpu" if tensor.is_meta else tensor.device.type
+
+
 class _Analysis(torch.autograd.Function):
     """`analyze`, whose transpose is `synthesize`."""
 
@@ -152,6 +102,7 @@ class _Analysis(torch.autograd.Function):
         return analyze(images, view, weighted=weighted)
 
     @staticmethod
+    @_plainly
     def backward(ctx, gradient: Tensor) -> tuple:
         return _Synthesis.apply(gradient, *ctx.how), None, None
 
@@ -165,6 +116,7 @@ class _Synthesis(torch.autograd.Function):
         return synthesize(parts, view, weighted=weighted)
 
     @staticmethod
+    @_plainly
     def backward(ctx, gradient: Tensor) -> tuple:
         return _Analysis.apply(gradient, *ctx.how), None, None
 
@@ -174,7 +126,7 @@ def _tap_waves(
     grid: tuple, kernel_size: tuple, dilation: tuple, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Cosines and sines of every frequency at every tap, which is read against it: (2 F, P)."""
-    turned = angles(grid, _taps(kernel_size, dilation))
+    turned = angles(grid, tap_places(kernel_size, dilation))
     return torch.cat([turned.cos(), turned.sin()]).to(device, dtype).contiguous()
 
 
@@ -186,7 +138,7 @@ class _InFourier(torch.autograd.Function):
         image, output, dilation = how
         waves = _tap_waves(image.grid, tuple(weight.shape[2:]), dilation, x.dtype, x.device)
         taps = torch.mm(waves, weight.flatten(0, 1).flatten(1).t().contiguous())
-        taps = taps.view(2, -1, *weight.shape[:2]) * root[:, :, None]
+        taps = taps.view(2, len(root), *weight.shape[:2]) * root[:, :, None]
         seen = analyze(x, image)
         made = _product(seen, taps.transpose(2, 3))
         ctx.save_for_backward(seen, taps, root)
@@ -195,6 +147,7 @@ class _InFourier(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_plainly
     def backward(ctx, gradient: Tensor) -> tuple:
         (seen, taps, root), (image, output, dilation, shape) = ctx.saved_tensors, ctx.how
         back = analyze(gradient, output, weighted=True)

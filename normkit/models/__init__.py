@@ -2,7 +2,7 @@
 
 from . import gan
 from .checkpoints import Fit, fit_state_dict, from_state_dict
-from .parts import Activation, Normalize, relu
+from .parts import Activation, Convolution, Normalize, relu
 from .registry import INITIALIZATIONS, NAMES, RECONSTRUCTING, build
 from .residual import PadShortcut, SkipInit
 from .squeeze import SqueezeExcitation
@@ -12,6 +12,7 @@ __all__ = [
     "NAMES",
     "RECONSTRUCTING",
     "Activation",
+    "Convolution",
     "Fit",
     "Normalize",
     "PadShortcut",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "Activation",
+    "Convolution",
     "Normalize",
     "Plan",
     "convolution_block",
@@ -29,6 +30,20 @@ class Activation(nn.Module):
         ...     def forward(self, x):
         ...         return x.square()
         >>> isinstance(Square(), Activation)
+        True
+    """
+
+
+class Convolution(nn.Module):
+    """What stands where a convolution would, and is none of torch's: the base class to inherit.
+
+    In plain words: a mark, as `Activation` is one.
+
+    Example:
+        >>> class Blur(Convolution):
+        ...     def forward(self, x):
+        ...         return nn.functional.avg_pool2d(x, 3, 1)
+        >>> isinstance(Blur(), Convolution)
         True
     """
 

@@ -55,7 +55,7 @@ def linear_map(layer: nn.Module, input_size, boundary: str = "zero") -> LinearMa
     )
 
 
-def _sizes(layer: nn.Module, input_size, dims: int) -> tuple[int, ...]:
+def spatial_sizes(layer: nn.Module, input_size, dims: int) -> tuple[int, ...]:
     """The spatial input size as a tuple of `dims` positive integers."""
     sizes = (input_size,) if isinstance(input_size, int) else input_size
     wanted = f"{type(layer).__name__} wants its spatial input shape, {dims} positive integers"
@@ -96,7 +96,7 @@ def _convolution(layer, input_size, boundary: str = "zero") -> LinearMap:
     _unchanged(layer, *CONVOLUTIONS)
     return convolution_map(
         layer.weight,
-        _sizes(layer, input_size, len(layer.kernel_size)),
+        spatial_sizes(layer, input_size, len(layer.kernel_size)),
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
@@ -112,7 +112,7 @@ def _convolution(layer, input_size, boundary: str = "zero") -> LinearMap:
 def _transposed(layer, input_size, boundary: str = "zero") -> LinearMap:
     """The transpose of the convolution that reads this layer's output."""
     _unchanged(layer, *TRANSPOSED)
-    sizes = _sizes(layer, input_size, len(layer.kernel_size))
+    sizes = spatial_sizes(layer, input_size, len(layer.kernel_size))
     geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     axes = []
     for size, extra, taps, stride, padding, dilation in zip(
@@ -147,7 +147,7 @@ def _batch_norm(layer, input_size, boundary: str = "zero") -> LinearMap:
     if input_size is not None and input_size != ():
         given = len(input_size) if isinstance(input_size, (tuple, list)) else 1
         dims = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
-        sizes = _sizes(layer, input_size, dims.get(type(layer), given))
+        sizes = spatial_sizes(layer, input_size, dims.get(type(layer), given))
     return diagonal(scale, sizes)
 
 

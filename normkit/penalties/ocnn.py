@@ -25,6 +25,7 @@ from .included import (
 
 KIND = "conv"
 NORM = "ocnn"
+NOT_ONE = "as executed it is no convolution, but a matrix"
 
 
 def orthogonality_error(linear: LinearMap) -> Tensor:
@@ -180,7 +181,7 @@ class OCNN:
             linear = included.read(NORM)
             reason = UNREACHED if linear is None else None
             if linear is not None and linear.kind == KIND:
-                reason = included.missing(linear)
+                reason = included.missing(linear) if linear.axes else NOT_ONE
                 if reason is None:
                     ready.append((included, linear))
             if reason is not None:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from normkit.models import Activation
+from normkit.models import Activation, Convolution
 
 from .measures import PROBES, measured
 
@@ -16,8 +16,8 @@ __all__ = ["ACTIVATIONS", "LINEAR_MAPS", "Recording", "record"]
 
 ACTIVATIONS = (Activation, nn.CELU, nn.ELU, nn.GELU, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU,
                nn.Mish, nn.PReLU, nn.ReLU, nn.RReLU, nn.SELU, nn.SiLU, nn.Softplus, nn.Tanh)
-LINEAR_MAPS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d,
-               nn.ConvTranspose3d, nn.Linear)
+LINEAR_MAPS = (Convolution, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d,
+               nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 SMALL, AT_ONCE = 2**18, 64  # entries of an output that is copied, and how many such are held
 
 

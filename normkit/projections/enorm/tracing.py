@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from normkit.models import Convolution
+
 from .rules import known_layer
 
 __all__ = ["trace", "unchanged"]
@@ -24,7 +26,8 @@ class _Tracer(fx.Tracer):
         self.leaves, self.failed = leaves, None
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        whole = isinstance(module, self.leaves) or is_parametrized(module) or known_layer(module)
+        whole = isinstance(module, (Convolution, *self.leaves)) or is_parametrized(module)
+        whole = whole or known_layer(module)
         return whole or super().is_leaf_module(module, name)
 
     def call_module(self, module, forward, args, kwargs):
