@@ -138,7 +138,7 @@ class _InFourier(torch.autograd.Function):
         image, output, dilation = how
         waves = _tap_waves(image.grid, tuple(weight.shape[2:]), dilation, x.dtype, x.device)
         taps = torch.mm(waves, weight.flatten(0, 1).flatten(1).t().contiguous())
-        taps = taps.view(2, len(root), *weight.shape[:2]) * root[:, :, None]
+        taps = taps.view(2, len(root), *weight.shape[:2]).mul_(root[:, :, None])
         seen = analyze(x, image)
         made = _product(seen, taps.transpose(2, 3))
         ctx.save_for_backward(seen, taps, root)
