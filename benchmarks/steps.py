@@ -1,4 +1,4 @@
-"""What probes, norm decay and ENorm add to a training step, and what native layers save.
+"""What probes, norm decay, ENorm and ConvNorm add to a training step; what native layers save.
 
     python benchmarks/steps.py [--only PART ...] [--nets NET ...] [--device cuda] [--rounds 10]
 
@@ -9,14 +9,20 @@ is wanted), `decay` (a step of norm decay on all layers of a ResNet-18, with and
 BatchNorm layers, over the optimizer's own; at most 1 is wanted in l1 and linf), `enorm` (a step
 of ENorm on 18 fully connected layers of 500, over the optimizer's own, without and with momentum
 buffers that are rescaled too; at most 2.5 and 1.4 are wanted, as against norms in elementary
-operations, read before the cycle and without buffers). Nets: cfg_10 at
-batch 128, for `decay` ResNet-18, `small` (width 16, 8x8 pixels, 1 channel), `medium` (width 16,
-16x16 pixels, 3 channels) and `large` (width 64, 32x32 pixels, 3 channels). CPU time on one
+operations, read before the cycle and without buffers), `conv_norm` (forward and backward of a
+layer of so many channels, over ``nn.Conv2d`` and ``nn.BatchNorm2d``, ours and as naively
+written: convolution, FFT, product, inverse FFT; at most 1.3 is wanted from 64 channels on, 2.3
+at 16, 3.3 at stride 2), `conv_norm_net` (a step of ResNet-18; at most 2.5 is wanted of `small`,
+1.8 of `thin`, 1.2 of `large`, and half of naive everywhere). Nets: cfg_10 at batch 128, for
+`decay` ResNet-18, `small` (width 16, 8x8 pixels, 1 channel), `medium` (width 16, 16x16 pixels, 3
+channels), `thin` (width 16, 32x32 pixels) and `large` (width 64, 32x32 pixels). CPU time on one
 thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that of
 minima in brackets.
 """
 
 import argparse
+import copy
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -28,8 +34,19 @@ from torch import Tensor, nn
 from normkit import layers, models, penalties, probes, projections
 from normkit.papers.measured import hardware
 
+LAST = torch.channels_last
 FOUR = ("activation_variance", "cosine_similarity", "stable_rank", "gradient_norm")
-NETS = {"small": (16, 8, 1), "medium": (16, 16, 3), "large": (64, 32, 3)}
+NETS = {"small": (16, 8, 1), "medium": (16, 16, 3), "thin": (16, 32, 3), "large": (64, 32, 3)}
+LAYERS = {  # input and output channels, side, stride, batch
+    "64": (64, 64, 32, 1, 64),
+    "128": (128, 128, 16, 1, 64),
+    "256": (256, 256, 8, 1, 64),
+    "512": (512, 512, 4, 1, 64),
+    "16": (16, 16, 8, 1, 128),
+    "16_large": (16, 16, 32, 1, 64),
+    "stride_2": (16, 32, 8, 2, 128),
+    "stride_2_large": (64, 128, 32, 2, 64),
+}
 
 
 def per_channel(values: Tensor) -> Tensor:
@@ -240,6 +257,77 @@ def balance(net: str, key: str, chosen: argparse.Namespace) -> str:
     return f"{found['ms']}; ENorm {found['enorm']}, elementary {found['written']}"
 
 
+class Naive(nn.Module):
+    """ConvNorm by its definition, a convolution and two FFTs; then r and BatchNorm."""
+
+    def __init__(self, *shape: int, stride: int = 1, padding: int = 0, bias: bool = False):
+        super().__init__()
+        how = {"stride": stride, "padding": padding, "bias": bias}
+        self.native = layers.ConvNorm2d(*shape, **how)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.native
+        reach, taps = layer.kernel_size[0] - 1, layer.weight.detach()
+        z = F.conv2d(x, layer.weight, padding=reach)
+        spectrum = torch.fft.rfft2(taps, s=z.shape[2:]).abs().square().sum(1)
+        spectrum += layer.eps * taps.square().sum((1, 2, 3))[:, None, None]
+        z = torch.fft.irfft2(torch.fft.rfft2(z) * spectrum.rsqrt(), s=z.shape[2:])
+        crop, step = reach - layer.padding[0], layer.stride[0]
+        z = z[:, :, crop : z.shape[2] - crop : step, crop : z.shape[3] - crop : step]
+        return layer.batch_norm(layer.filtered(z))
+
+
+def normalized(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What ConvNorm costs as a layer: forward and backward, over convolution and BatchNorm."""
+    torch.manual_seed(0)
+    inputs, outputs, side, stride, batch = LAYERS[key]
+    shape, how = (inputs, outputs, 3), {"stride": stride, "padding": 1}
+    x = torch.randn(batch, inputs, side, side, device=chosen.device).requires_grad_()
+    plain = nn.Sequential(nn.Conv2d(*shape, **how, bias=False), nn.BatchNorm2d(outputs))
+    parts = {"plain": plain, "ours": layers.ConvNorm2d(*shape, **how, bias=False)}
+    parts["naive"] = Naive(*shape, **how)
+    parts["naive"].native.load_state_dict(parts["ours"].state_dict())
+    parts = {name: part.to(chosen.device) for name, part in parts.items()}
+    torch.testing.assert_close(parts["ours"](x), parts["naive"](x), rtol=1e-3, atol=1e-3)
+    seen = dict.fromkeys(("ours", "channels_last"), x.detach().to(memory_format=LAST))
+    seen |= {"plain": x, "naive": x}
+    parts["channels_last"] = copy.deepcopy(plain).to(memory_format=LAST)
+
+    def block(name: str) -> None:
+        y = parts[name](seen[name].requires_grad_())
+        y.backward(torch.ones_like(y))
+
+    found = ratios({name: functools.partial(block, name) for name in parts}, chosen)
+    last = found["channels_last"]
+    return f"ours {found['ours']}, naive {found['naive']}, plain in channels_last {last}"
+
+
+def normalized_net(net: str, key: str, chosen: argparse.Namespace) -> str:
+    """What ConvNorm costs in a ResNet-18, as a step of SGD."""
+    width, size, channels = NETS[net]
+    how = {"in_channels": channels, "input_size": (size, size), "width": width}
+    batch = 64 if net == "thin" else 128
+    images = torch.rand(batch, channels, size, size, device=chosen.device)
+    labels = torch.randint(10, (batch,), device=chosen.device)
+    bare = {"normalization": nn.Identity}
+    kinds = {"plain": {}, "ours": bare | {"convolution": layers.conv_norm}}
+    kinds["naive"] = bare | {"convolution": Naive}
+    blocks = {}
+    for name, kind in kinds.items():
+        torch.manual_seed(0)
+        model = models.build("resnet18", **how, **kind).to(chosen.device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+        def block(model=model, optimizer=optimizer) -> None:
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+
+        blocks[name] = block
+    found = ratios(blocks, chosen)
+    return f"ours {found['ours']}, naive {found['naive']}"
+
+
 def main() -> None:
     """Print what the arguments ask for."""
     about = __doc__.partition("\n\nParts: ")
@@ -249,6 +337,8 @@ def main() -> None:
         "layers": (compare, tuple(FORMULAS), ("small",)),
         "decay": (decay, ("l1", "linf", "spectral"), ("large",)),
         "enorm": (balance, ("plain", "momentum"), ("dense",)),
+        "conv_norm": (normalized, tuple(LAYERS), ("layer",)),
+        "conv_norm_net": (normalized_net, ("resnet18",), ("small", "thin", "large")),
     }
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), help="parts")
     parser.add_argument("--nets", nargs="+", choices=NETS, help="nets, not the part's own")
