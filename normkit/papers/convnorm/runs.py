@@ -43,7 +43,7 @@ def choosing_runs(
     Example:
         >>> runs = choosing_runs("quick")
         >>> len(runs), {run.validation for run in runs}, {run.seed for run in runs}
-        (22, {0.2}, {100})
+        (20, {0.2}, {100})
     """
     setting = choose(SETTINGS, profile, seeds=seeds)
     tried = dict.fromkeys((*setting.methods, *setting.robust))
