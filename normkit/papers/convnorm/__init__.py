@@ -7,6 +7,7 @@ better generative networks.
 
 from .attacked import Attacked, attacked
 from .departures import departures
+from .effects import beside, effects, known_effects
 from .methods import METHODS, changed, method_of
 from .operators import concept, conditions, layer_norms
 from .published import published_robust
@@ -36,6 +37,7 @@ __all__ = [
     "Attacked",
     "Experiments",
     "attacked",
+    "beside",
     "changed",
     "check_result",
     "choosing_runs",
@@ -44,6 +46,7 @@ __all__ = [
     "curves",
     "datasets",
     "departures",
+    "effects",
     "gan_scores",
     "gans",
     "gathered",
@@ -58,6 +61,7 @@ __all__ = [
     "judge_spectral",
     "judge_standard",
     "judged_runs",
+    "known_effects",
     "layer_norms",
     "leads",
     "method_of",

@@ -123,7 +123,8 @@ def gan_scores(records: Sequence[Record]) -> pd.DataFrame:
         named = {"method": record.config["discriminator"], "seed": record.config["seed"]}
         table = record.table("history")[["step", "frechet", "inception"]]
         tables.append(table.assign(**named, status=record.status))
-    return pd.concat(tables, ignore_index=True)
+    columns = ["step", "frechet", "inception", "method", "seed", "status"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
 
 
 def sheets(records: Sequence[Record], seed: int) -> pd.DataFrame:

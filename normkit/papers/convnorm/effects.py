@@ -1,0 +1,92 @@
+"""ConvNorm's effects on digits, on CIFAR-10 and as published, side by side."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from normkit import claims
+
+from .published import published_robust
+from .verdicts import FIRST, leads
+
+__all__ = ["beside", "effects", "known_effects"]
+
+PLACES = {"digits": "digits", "cifar10": "CIFAR-10"}
+COMPARED = (
+    ("FGSM", "conv_norm", "batch", "ConvNorm - BN"),
+    ("FGSM", "conv_norm", "spectral_norm", "ConvNorm - SN"),
+    ("PGD-20", "conv_norm", "spectral_norm", "ConvNorm - SN"),
+    ("PGD-20", "spectral_norm", "oni", "SN - ONI"),
+)
+
+
+def effects(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The differences in accuracy that the claims are about, each with its 95 % t interval.
+
+    Columns: claim, part, effect, low, high (in [0, 1]), n.
+
+    Arguments:
+        tables: any of clean, curves, noise, scarce, accuracy and blackbox, as the other
+            functions of this module give them.
+    """
+    rows = []
+    for claim, part, values in _differences(tables):
+        judged = claims.above(part, values.tolist())
+        if judged.n:
+            rows.append((claim, part, judged.effect, judged.low, judged.high, judged.n))
+    return pd.DataFrame(rows, columns=["claim", "part", "effect", "low", "high", "n"])
+
+
+def _differences(tables: Mapping[str, pd.DataFrame]):
+    pair = ("conv_norm", "batch")
+    if "clean" in tables:
+        yield "cn.standard", "clean accuracy", leads(tables["clean"], *pair)
+    if "curves" in tables:
+        first = tables["curves"][tables["curves"].epoch <= FIRST]
+        means = first.groupby(["method", "seed"]).accuracy.mean().reset_index()
+        yield "cn.curves", f"first {FIRST} epochs", leads(means, *pair)
+    if "noise" in tables:
+        for level, rows in tables["noise"].groupby("level"):
+            yield "cn.noise", f"{level:.0%} of labels wrong", leads(rows, *pair)
+    if len(tables.get("scarce", ())):
+        smallest = tables["scarce"][tables["scarce"].subset == tables["scarce"].subset.min()]
+        yield "cn.scarcity", "fewest images", leads(smallest, *pair)
+    if "accuracy" in tables:
+        for attack, one, other, name in COMPARED:
+            rows = tables["accuracy"][tables["accuracy"].attack == attack]
+            yield "cn.robust", f"{attack}: {name}", leads(rows, one, other)
+    if "blackbox" in tables:
+        rows = tables["blackbox"][tables["blackbox"].attack == "SPSA"]
+        yield "cn.blackbox", "SPSA", leads(rows, *pair)
+
+
+def known_effects() -> pd.DataFrame:
+    """The effects as they were measured once at full size, kept beside this module.
+
+    Columns: place, and those of `effects`.
+
+    Example:
+        >>> set(known_effects().place) == set(PLACES.values())
+        True
+    """
+    numbers = dict.fromkeys(("effect", "low", "high"), float)
+    return pd.read_csv(Path(__file__).with_name("effects.csv"), dtype=numbers)
+
+
+def beside(found: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The effects found here, those known of the other data set, and the published ones.
+
+    Columns: place (digits, CIFAR-10 or paper), claim, part, effect, low, high, n.
+
+    Arguments:
+        found: of `effects`.
+        dataset: where it was found.
+    """
+    place = PLACES.get(dataset, dataset)
+    known = known_effects()
+    published = effects({"accuracy": published_robust()}).assign(place="paper")
+    parts = [found.assign(place=place), known[known.place != place], published]
+    whole = pd.concat(parts, ignore_index=True)
+    kept = whole.groupby(["claim", "part"]).place.transform("nunique") > 1
+    return whole[kept].reset_index(drop=True)
