@@ -28,8 +28,8 @@ PAIR = ("batch", "conv_norm")
 def datasets(profile: str) -> tuple[str, ...]:
     """The data sets that a profile reads."""
     setting = choose(SETTINGS, profile)
-    named = [setting.clean.dataset] + [setting.others.dataset] * bool(setting.others)
-    return tuple(dict.fromkeys(named))
+    used = [setting.clean, setting.others] if setting.others else [setting.clean]
+    return tuple(dict.fromkeys(base.dataset for base in used))
 
 
 def choosing_runs(
