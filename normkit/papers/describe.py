@@ -22,8 +22,9 @@ def describe(configs: Sequence[TrainConfig]) -> str:
     nets = dict.fromkeys(f"{config.model} of width {config.width}" for config in configs)
     words = [f"{first.dataset} {size}x{size}", ", ".join(nets)]
     if first.epochs:
-        count = round((first.subset or len(images)) * (1 - first.validation))
-        words[0] += f", {count:,} training images"
+        sizes = {round((c.subset or len(images)) * (1 - c.validation)) for c in configs}
+        count = " to ".join(f"{n:,}" for n in sorted({min(sizes), max(sizes)}))
+        words[0] += f", {count} training images"
         shown = " (last one shown)" if first.norms or first.final_norms else ""
         words += [f"{_each(configs, 'epochs')} epochs{shown}, {first.schedule} lr "]
         words[-1] += f"{_each(configs, 'lr')}, batch {_each(configs, 'batch_size')}, "

@@ -13,6 +13,8 @@ from .verdicts import FIRST, leads
 __all__ = ["beside", "effects", "known_effects"]
 
 PLACES = {"digits": "digits", "cifar10": "CIFAR-10"}
+PROFILES = {"quick": "digits", "cifar10": "CIFAR-10"}
+COLUMNS = ["claim", "part", "effect", "low", "high", "n"]
 COMPARED = (
     ("FGSM", "conv_norm", "batch", "ConvNorm - BN"),
     ("FGSM", "conv_norm", "spectral_norm", "ConvNorm - SN"),
@@ -35,7 +37,7 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         judged = claims.above(part, values.tolist())
         if judged.n:
             rows.append((claim, part, judged.effect, judged.low, judged.high, judged.n))
-    return pd.DataFrame(rows, columns=["claim", "part", "effect", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _differences(tables: Mapping[str, pd.DataFrame]):
@@ -61,20 +63,28 @@ def _differences(tables: Mapping[str, pd.DataFrame]):
         yield "cn.blackbox", "SPSA", leads(rows, *pair)
 
 
-def known_effects() -> pd.DataFrame:
-    """The effects as they were measured once at full size, kept beside this module.
+def known_effects(root: Path) -> pd.DataFrame:
+    """The effects that the quick and the cifar10 profile found, as far as they have been run.
 
-    Columns: place, and those of `effects`.
+    Columns: place (digits or CIFAR-10), and those of `effects`.
+
+    Arguments:
+        root: the folder of figures, which has a folder for each profile.
 
     Example:
-        >>> set(known_effects().place) == set(PLACES.values())
+        >>> known_effects(Path("nowhere")).empty
         True
     """
-    numbers = dict.fromkeys(("effect", "low", "high"), float)
-    return pd.read_csv(Path(__file__).with_name("effects.csv"), dtype=numbers)
+    known = [pd.DataFrame(columns=["place", *COLUMNS])]
+    for profile, place in PROFILES.items():
+        path = root / profile / "convnorm" / "scale.csv"
+        if path.is_file():
+            table = pd.read_csv(path)
+            known.append(table[table.place == place])
+    return pd.concat(known[1:] or known, ignore_index=True)
 
 
-def beside(found: pd.DataFrame, dataset: str) -> pd.DataFrame:
+def beside(found: pd.DataFrame, dataset: str, root: Path) -> pd.DataFrame:
     """The effects found here, those known of the other data set, and the published ones.
 
     Columns: place (digits, CIFAR-10 or paper), claim, part, effect, low, high, n.
@@ -82,11 +92,16 @@ def beside(found: pd.DataFrame, dataset: str) -> pd.DataFrame:
     Arguments:
         found: of `effects`.
         dataset: where it was found.
+        root: the folder of figures, for what the other profiles found.
+
+    Example:
+        >>> row = dict(claim="cn.standard", part="clean accuracy", effect=0.0, low=0.0, high=0.0)
+        >>> found = pd.DataFrame([row | {"n": 3}])
+        >>> sorted(set(beside(found, "digits", Path("nowhere")).place))
+        ['digits', 'paper']
     """
     place = PLACES.get(dataset, dataset)
-    known = known_effects()
+    known = known_effects(root)
     published = effects({"accuracy": published_robust()}).assign(place="paper")
     parts = [found.assign(place=place), known[known.place != place], published]
-    whole = pd.concat(parts, ignore_index=True)
-    kept = whole.groupby(["claim", "part"]).place.transform("nunique") > 1
-    return whole[kept].reset_index(drop=True)
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)

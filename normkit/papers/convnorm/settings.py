@@ -74,8 +74,8 @@ class Experiments:
     choosing_epochs: int = 5
     levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     asymmetric: tuple[float, ...] = (0.4,)
-    fractions: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
-    gan: GanConfig | None = GanConfig(steps=400)
+    fractions: tuple[float, ...] = (0.1, 0.3, 0.7)
+    gan: GanConfig | None = GanConfig(steps=300)
     gans: tuple[str, ...] = ("spectral_norm", "conv_norm", "conv_norm_spectral")
     scarce_steps: int | None = 100
     seeds: tuple[int, ...] = (5, 6, 7)
@@ -85,16 +85,16 @@ class Experiments:
 
 
 _DIGITS = TrainConfig(
-    model="resnet8", width=8, epochs=15, weight_decay=1e-4, norms=(), final_norms=()
+    model="resnet8", width=8, epochs=12, weight_decay=1e-4, norms=(), final_norms=()
 )
 _QUICK = Experiments(
     clean=_DIGITS,
     free=dataclasses.replace(
         _DIGITS, epochs=6, adversary=Adversary("free", epsilon=0.1, step_size=0.1)
     ),
-    noise=dataclasses.replace(_DIGITS, epochs=7),
+    noise=dataclasses.replace(_DIGITS, epochs=6),
     scarce=dataclasses.replace(_DIGITS, batch_size=32),
-    attack=Attack(0.1, 0.025, 297, 60, 20, 32, (0.1, 0.2, 0.3, 0.4)),
+    attack=Attack(0.1, 0.025, 297, 60, 20, 16, (0.1, 0.2, 0.3, 0.4)),
     images=1500,
 )
 _TINY = {"epochs": 1, "subset": 128, "width": 4}
@@ -183,6 +183,7 @@ SETTINGS = {
         lrs=(0.03, 0.1),
         choosing_epochs=30,
         asymmetric=(0.2, 0.4),
+        fractions=(0.1, 0.3, 0.5, 0.7),
         scarce_steps=None,
         gan=GanConfig(
             dataset="cifar10",

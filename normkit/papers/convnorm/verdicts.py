@@ -141,14 +141,14 @@ def judge_spectral(norms: pd.DataFrame, profile: str) -> Verdict:
         below("median over layers: ConvNorm minus BN", lead),
         exact("ConvNorm's layers: distance from [1, sqrt(C_out)]", outside.to_numpy(), BOUND),
     ]
-    return combine(SPECTRAL, parts, profile=profile, evidence="spectral")
+    return combine(SPECTRAL, parts, profile=profile, evidence="convnorm/spectral.csv")
 
 
 def judge_isometry(conditions: pd.DataFrame, profile: str) -> Verdict:
     """cn.isometry from `conditions`."""
     after = conditions[conditions.state == "after"].condition.to_numpy()
     part = exact("condition number after ConvNorm minus 1", after - 1, SAME)
-    return combine(ISOMETRY, [part], profile=profile, evidence="isometry")
+    return combine(ISOMETRY, [part], profile=profile, evidence="convnorm/isometry.csv")
 
 
 def judge_curves(table: pd.DataFrame, profile: str) -> Verdict:
@@ -160,7 +160,7 @@ def judge_curves(table: pd.DataFrame, profile: str) -> Verdict:
         _lead(last, "conv_norm_no_bn", "none", "last epoch"),
         _lead(means, "conv_norm", "batch", f"mean of the first {FIRST} epochs"),
     ]
-    return combine(CURVES, parts, profile=profile, evidence="curves")
+    return combine(CURVES, parts, profile=profile, evidence="convnorm/curves.csv")
 
 
 def judge_robust(accuracies: pd.DataFrame, profile: str) -> Verdict:
@@ -169,7 +169,7 @@ def judge_robust(accuracies: pd.DataFrame, profile: str) -> Verdict:
         _lead(accuracies[accuracies.attack == attack], one, other, attack, slack)
         for attack, one, other, slack in ORDER
     ]
-    return combine(ROBUST, parts, profile=profile, evidence="robust")
+    return combine(ROBUST, parts, profile=profile, evidence="convnorm/robust.csv")
 
 
 def judge_blackbox(table: pd.DataFrame, profile: str) -> Verdict:
@@ -178,7 +178,7 @@ def judge_blackbox(table: pd.DataFrame, profile: str) -> Verdict:
     for (attack, source), rows in table.groupby(["attack", "source"], sort=False):
         where = f"transfer from {NAMES[source]}" if source else attack
         parts.append(_lead(rows, "conv_norm", "batch", where, AT_LEAST))
-    return combine(BLACKBOX, parts, profile=profile, evidence="blackbox")
+    return combine(BLACKBOX, parts, profile=profile, evidence="convnorm/blackbox.csv")
 
 
 def judge_noise(table: pd.DataFrame, profile: str) -> Verdict:
@@ -191,7 +191,7 @@ def judge_noise(table: pd.DataFrame, profile: str) -> Verdict:
         if kind == "symmetric" and wide.shape[1] > 1:
             slopes = [np.polyfit(list(wide), row, 1)[0] for row in wide.to_numpy()]
             parts.append(above("symmetric: slope of the lead over the level", slopes))
-    return combine(NOISE, parts, profile=profile, evidence="noise")
+    return combine(NOISE, parts, profile=profile, evidence="convnorm/noise.csv")
 
 
 def judge_scarcity(table: pd.DataFrame, profile: str) -> Verdict:
@@ -201,7 +201,7 @@ def judge_scarcity(table: pd.DataFrame, profile: str) -> Verdict:
         _lead(table[table.subset == size], "conv_norm", "batch", f"{size:,} images")
         for size in sizes
     ]
-    return combine(SCARCITY, parts, profile=profile, evidence="scarcity")
+    return combine(SCARCITY, parts, profile=profile, evidence="convnorm/scarcity.csv")
 
 
 def judge_standard(table: pd.DataFrame, profile: str) -> Verdict:
@@ -210,13 +210,13 @@ def judge_standard(table: pd.DataFrame, profile: str) -> Verdict:
         _lead(rows, "conv_norm", "batch", name, AT_LEAST)
         for name, rows in table.groupby("dataset", sort=False)
     ]
-    return combine(STANDARD, parts, profile=profile, evidence="standard")
+    return combine(STANDARD, parts, profile=profile, evidence="convnorm/standard.csv")
 
 
 def judge_gan(table: pd.DataFrame, profile: str) -> Verdict:
     """cn.gan from `gan_scores`."""
     if not len(table):
-        return combine(GAN, [], profile=profile, evidence="gan")
+        return combine(GAN, [], profile=profile, evidence="convnorm/gan.csv")
     last = table[(table.step == table.step.max()) & (table.status == "ok")]
     last = last.assign(distance=last.frechet.map(math.log10))
     pair = ("conv_norm_spectral", "spectral_norm")
@@ -224,7 +224,7 @@ def judge_gan(table: pd.DataFrame, profile: str) -> Verdict:
         below("log10 of the Frechet distance", leads(last, *pair, "distance").tolist()),
         above("inception score", leads(last, *pair, "inception").tolist()),
     ]
-    return combine(GAN, parts, profile=profile, evidence="gan")
+    return combine(GAN, parts, profile=profile, evidence="convnorm/gan.csv")
 
 
 def judge_ablation(table: pd.DataFrame, profile: str) -> Verdict:
@@ -233,4 +233,4 @@ def judge_ablation(table: pd.DataFrame, profile: str) -> Verdict:
         above(f"ConvNorm minus ConvNorm without {what}", leads(table, "conv_norm", other).tolist())
         for what, other in (("filter", "conv_norm_no_affine"), ("BN", "conv_norm_no_bn"))
     ]
-    return combine(ABLATION, parts, profile=profile, evidence="ablation")
+    return combine(ABLATION, parts, profile=profile, evidence="convnorm/ablation.csv")
