@@ -18,7 +18,7 @@ SHELVES = {
             "norms data models attacks records plots",
             "layers penalties projections probes claims",
             "training",
-            "sweep",
+            "sweep networks",
             "papers",
             "workbook widgets",
             "commands",

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from normkit import attacks, data, models, norms, training
+from normkit.networks import Network, Reading, load
 from normkit.norms.network import lipschitz_lower_bound, spectral_product
+from normkit.records import Store
 
 from . import plain, table
-from .networks import Network, load
 
 __all__ = ["evaluate", "layers"]
 
@@ -39,7 +40,7 @@ def evaluate(chosen: argparse.Namespace) -> int:
     chosen_attacks = _attacks(chosen)
     device = training.resolve_device(chosen.device)
     size = training.dataset(chosen.dataset).input_size if chosen.dataset else None
-    network = load(chosen, size, "--dataset NAME")
+    network = _network(chosen, size, "--dataset NAME")
     name = chosen.dataset or network.dataset
     images, labels = _images(network, name, chosen.images)
     with torch.no_grad():
@@ -78,6 +79,14 @@ def _attacks(chosen: argparse.Namespace) -> dict[str, Callable | None]:
     return {"none": None, f"{chosen.attack} ({', '.join(shown)})": attack}
 
 
+def _network(chosen: argparse.Namespace, size: tuple[int, ...] | None, ask: str) -> Network:
+    """The network that was asked for, read as the options say."""
+    reading = Reading(chosen.mean, chosen.std, chosen.normalization)
+    store, classifiers = Store(chosen.store), chosen.classifiers
+    how = {"store": store, "size": size, "classifiers": classifiers, "reading": reading}
+    return load(chosen.target, **how, ask=ask, option="--{}")
+
+
 def _images(network: Network, name: str, wanted: int | None) -> tuple[Tensor, Tensor]:
     """The first test images at the network's size, in [0, 1]; checked against the network."""
     source, (channels, *size) = training.dataset(name), network.input_size
@@ -108,7 +117,7 @@ def layers(chosen: argparse.Namespace) -> int:
     if chosen.csv and not Path(chosen.csv).absolute().parent.is_dir():
         raise ValueError(f"--csv {chosen.csv}: there is no folder {Path(chosen.csv).parent}")
     size = training.dataset(chosen.lipschitz).input_size if chosen.lipschitz else None
-    network = load(chosen, chosen.input or size, "--input C,H,W")
+    network = _network(chosen, chosen.input or size, "--input C,H,W")
     size = chosen.input or network.input_size
     images = chosen.lipschitz and _images(network, chosen.lipschitz, CLIMBED)[0]
     wanted = {"norms": chosen.norms, "boundary": chosen.boundary, "rtol": chosen.rtol}

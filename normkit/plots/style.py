@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ NORMS = {
     "frobenius": "Frobenius norm",
     "stable_rank": "stable rank",
 }
+_ONE_AT_A_TIME = threading.RLock()  # matplotlib's settings belong to the whole process
 
 
 @contextmanager
@@ -94,6 +96,7 @@ def style() -> Iterator[None]:
 
     Works as a context manager and as a decorator. The sheet starts from matplotlib's defaults and
     uses the font that matplotlib ships, so that a figure's bytes do not depend on the machine.
+    Of several threads one at a time draws: the others wait.
 
     Example:
         >>> with style():
@@ -101,7 +104,7 @@ def style() -> Iterator[None]:
         (42, 7.0)
     """
     sheet = Path(__file__).with_name("normkit.mplstyle")
-    with matplotlib.style.context(sheet, after_reset=True):
+    with _ONE_AT_A_TIME, matplotlib.style.context(sheet, after_reset=True):
         yield
 
 

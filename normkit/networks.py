@@ -1,6 +1,7 @@
 """Networks by what a person types: a record's key, a checkpoint file, a name of torchvision."""
 
-import argparse
+import dataclasses
+import difflib
 import json
 import warnings
 from pathlib import Path
@@ -13,9 +14,7 @@ from torch import Tensor, nn
 from normkit import layers, models, training
 from normkit.records import Store
 
-from . import nearest
-
-__all__ = ["Network", "load"]
+__all__ = ["Network", "Reading", "load"]
 
 Weights = dict[str, Tensor]
 Note = dict[str, Any] | None
@@ -32,30 +31,59 @@ class Network(NamedTuple):
     dataset: str | None = None
 
 
-def load(chosen: argparse.Namespace, size: tuple[int, ...] | None, ask: str) -> Network:
-    """The network that `chosen.target` names: a file, else a record, else one of torchvision.
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How weights that carry no configuration are read; None takes what is usual.
 
     Arguments:
-        chosen: the target, the store, and the options for weights without a configuration.
+        mean: of the images that the network standardizes, by channel.
+        std: of these images.
+        normalization: the kind of normalization, where its tensors do not tell.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    normalization: str | None = None
+
+
+def load(
+    target: str,
+    *,
+    store: Store,
+    size: tuple[int, ...] | None = None,
+    classifiers: bool = True,
+    reading: Reading = Reading(),
+    ask: str = "input_size (C, H, W)",
+    option: str = "{}",
+) -> Network:
+    """The network that `target` names: a file, else a record, else one of torchvision.
+
+    Arguments:
+        target: path of a checkpoint, beginning of a record's key, or a name of torchvision.
+        store: where records are looked up.
         size: (C, H, W) of an image, for a network that does not tell it.
-        ask: the option that gives the size, for messages.
+        classifiers: whether a name of torchvision is accepted.
+        reading: how weights without a configuration are read.
+        ask: what gives the size, for messages.
+        option: how a field of `reading` is called, for messages.
 
     Raises:
         ValueError: nothing or several things have that name, or a file is not safe to read.
         StoreError: the record is damaged.
     """
-    name, weights, note = _find(chosen.target, Store(chosen.store), chosen.classifiers)
+    name, weights, note = _find(target, store, classifiers)
     if note:
-        for option in ("mean", "std", "normalization"):
-            if getattr(chosen, option) is not None:
-                raise ValueError(f"--{option} must be left out: {name} carries its configuration")
+        for field, value in vars(reading).items():
+            if value is not None:
+                called = option.format(field)
+                raise ValueError(f"{called} must be left out: {name} carries its configuration")
         config, form = note["config"], note["meta"]["form"]
         model, title = training.rebuild(config, form, weights), f"{config['model']} ({name})"
         size = tuple(form["input_size"])
         return Network(title, model, size, form["num_classes"], config["dataset"])
     if size is None:
         raise ValueError(f"{name} does not say which images it is for: give {ask}")
-    return _random(name, size) if weights is None else _recognized(chosen, weights, size)
+    return _random(name, size) if weights is None else _recognized(name, reading, weights, size)
 
 
 def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | None, Note]:
@@ -78,7 +106,8 @@ def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | 
         more = " and no classifier of torchvision"
     if target in known:
         return target, None, None
-    near = f"; nearest: {nearest(target, known)}" if known else ", which is empty"
+    like = difflib.get_close_matches(target, known, n=1, cutoff=0)
+    near = f"; nearest: {like[0]!r}" if known else ", which is empty"
     raise ValueError(f"{target!r} is no file{more} and begins no key in {store.root}{near}")
 
 
@@ -110,16 +139,18 @@ def _read(path: Path) -> tuple[Weights, Note]:
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
 
 
-def _recognized(chosen: argparse.Namespace, weights: Weights, size: tuple[int, ...]) -> Network:
-    made = layers.normalization(chosen.normalization) if chosen.normalization else None
+def _recognized(
+    name: str, reading: Reading, weights: Weights, size: tuple[int, ...]
+) -> Network:
+    made = layers.normalization(reading.normalization) if reading.normalization else None
     try:
         fit = models.fit_state_dict(weights, input_size=size[1:], normalization=made)
-        model = models.build(fit.name, mean=chosen.mean, std=chosen.std, **fit.options)
+        model = models.build(fit.name, mean=reading.mean, std=reading.std, **fit.options)
         model.load_state_dict(fit.state)
     except (ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{chosen.target} is of no net that is known here: {error}") from error
+        raise ValueError(f"{name} is of no net that is known here: {error}") from error
     size, classes = (fit.options["in_channels"], *size[1:]), fit.options["num_classes"]
-    return Network(f"{fit.name} ({chosen.target})", model.eval(), size, classes)
+    return Network(f"{fit.name} ({name})", model.eval(), size, classes)
 
 
 def _random(name: str, size: tuple[int, ...]) -> Network:

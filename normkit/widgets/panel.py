@@ -1,0 +1,187 @@
+"""What every panel of the explorer is: controls, one line of state, a picture, and its export."""
+
+import html
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ipywidgets
+import pandas as pd
+
+from normkit import plots
+from normkit.plots.style import Picture
+
+from .picture import Mark, PictureWidget
+from .work import Dropped, Ticket, Worker
+
+__all__ = ["Panel", "Shown", "png"]
+
+DPI = 110  # pixels an inch, as notebooks show figures
+WORKER = Worker()  # one for all panels: figures are drawn one after the other
+
+
+class Shown(NamedTuple):
+    """What a panel shows for one state of its controls.
+
+    Arguments:
+        figure: the picture.
+        table: the numbers in it.
+        words: what is to be seen, in one sentence.
+        code: Python that makes the same without a panel.
+        marks: parts of the picture that answer.
+    """
+
+    figure: Picture
+    table: pd.DataFrame
+    words: str
+    code: str
+    marks: Sequence[Mark] = ()
+
+
+def png(figure: Picture) -> tuple[bytes, int]:
+    """A figure's png, and how many pixels wide a notebook shows it.
+
+    Example:
+        >>> png(Picture(figsize=(2, 1)))[1]
+        220
+    """
+    with plots.style(), BytesIO() as buffer:
+        figure.savefig(buffer, format="png")
+        return buffer.getvalue(), round(DPI * figure.get_size_inches()[0])
+
+
+class Panel:
+    """Controls over one picture; a child says what is computed, everything else is here.
+
+    A change of any control asks for a new picture, which a thread in the background makes: the
+    controls stay alive, and of many changes only the last is computed. An error becomes one
+    sentence above the picture, which stays.
+
+    Arguments:
+        name: the file name of exports.
+        controls: by name; what `compute` gets as values under these names.
+        rows: how the controls stand, as names; all in one row by default.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        controls: Mapping[str, ipywidgets.Widget],
+        rows: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        self.name, self.controls = name, dict(controls)
+        self.shown: Shown | None = None
+        self.picture = PictureWidget()
+        self.state = ipywidgets.HTML("", layout={"min_height": "1.6em"})
+        self.stop = ipywidgets.Button(
+            description="Cancel", disabled=True, tooltip="Stop what is being computed",
+            layout={"width": "6em"},
+        )  # fmt: skip
+        self.stop.on_click(lambda _: self.cancel())
+        self._future: Future | None = None
+        self._code = ipywidgets.HTML("")
+        self.path = ipywidgets.Text(
+            f"exports/{name}", description="Save as", continuous_update=False,
+            tooltip="Path of the pdf, png and csv, without an ending",
+        )  # fmt: skip
+        self.save = ipywidgets.Button(
+            description="Save", tooltip="Write the picture as pdf and png, its numbers as csv",
+            disabled=True, layout={"width": "6em"},
+        )  # fmt: skip
+        self.save.on_click(lambda _: self._export())
+        for control in self.controls.values():
+            if "value" in control.traits() and not isinstance(control, ipywidgets.Button):
+                control.observe(self._changed, "value")
+        self.widget = self._layout(rows)
+
+    def _layout(self, rows: Sequence[Sequence[str]] | None) -> ipywidgets.VBox:
+        wrap = {"flex_flow": "row wrap"}
+        lines = [
+            ipywidgets.HBox([self.controls[name] for name in row], layout=wrap)
+            for row in (rows if rows is not None else [list(self.controls)])
+        ]
+        status = ipywidgets.HBox([self.stop, self.state])
+        export = ipywidgets.HBox([self.path, self.save, self._code], layout=wrap)
+        return ipywidgets.VBox([*lines, status, self.picture, export])
+
+    def request(self) -> Mapping[str, Any]:
+        """What `compute` is asked for: the values of the controls; a child may add to them."""
+        return {
+            name: control.value
+            for name, control in self.controls.items()
+            if "value" in control.traits() and not isinstance(control, ipywidgets.Button)
+        }
+
+    def compute(self, ticket: Ticket, **values: Any) -> Shown:
+        """The picture of one state of the controls; runs in the background.
+
+        *In plain words:* long work goes through `ticket.each` or calls `ticket.check`, so that it
+        can say how far it is and end when it is overtaken. A ValueError is shown as its sentence.
+        """
+        raise NotImplementedError
+
+    def _changed(self, change: object = None) -> None:
+        self.refresh()
+
+    def refresh(self) -> Future:
+        """Ask for a new picture; the future ends when it is there, was overtaken or failed."""
+        values = self.request()
+        self.stop.disabled = False
+        future = WORKER.submit(self, lambda ticket: self._do(ticket, values), self._say)
+        self._future = future
+        return future
+
+    def _do(self, ticket: Ticket, values: Mapping[str, Any]) -> Shown | None:
+        try:
+            shown = self.compute(ticket, **values)
+            ticket.check()
+            self._show(shown)
+            return shown
+        except Dropped:
+            raise
+        except Exception as error:  # shown in the panel: one sentence, whatever it was
+            self._fail(error)
+            return None
+        finally:
+            self.stop.disabled = not WORKER.waits(self)
+
+    def _show(self, shown: Shown) -> None:
+        data, width = png(shown.figure)
+        self.shown = shown
+        self.picture.show(data, width, shown.words, shown.marks)
+        self._say(shown.words)
+        self._code.value = f"<code>{html.escape(shown.code)}</code>"
+        self.save.disabled = False
+
+    def _say(self, words: str) -> None:
+        self.state.value = f"<span>{html.escape(words)}</span>"
+
+    def _fail(self, error: Exception) -> None:
+        words = " ".join(str(error).split()) or "no more is known"
+        if not isinstance(error, ValueError | OSError):
+            words = f"{type(error).__name__}: {words}"
+        self.state.value = f'<span role="alert" style="color:#B00020">{html.escape(words)}</span>'
+
+    def cancel(self) -> None:
+        """End what is being computed; the picture that is there stays."""
+        WORKER.cancel(self)
+        self.stop.disabled = True
+        self._say("Cancelled; the picture is of before.")
+
+    def wait(self, timeout: float = 60) -> Shown | None:
+        """What is shown when the work that was asked for last is done."""
+        if self._future is not None:
+            self._future.result(timeout)
+        return self.shown
+
+    def _export(self) -> None:
+        if self.shown is None:
+            return
+        try:
+            files = plots.save(self.shown.figure, self.shown.table, Path(self.path.value))
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._say("Saved " + ", ".join(str(file) for file in files))
