@@ -8,6 +8,7 @@ import pandas as pd
 from normkit import claims
 
 from .published import published_robust
+from .tables import first_epochs
 from .verdicts import FIRST, leads
 
 __all__ = ["beside", "effects", "known_effects"]
@@ -29,8 +30,8 @@ def effects(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Columns: claim, part, effect, low, high (in [0, 1]), n.
 
     Arguments:
-        tables: any of clean, curves, noise, scarce, accuracy and blackbox, as the other
-            functions of this module give them.
+        tables: any of clean, curves, noise, scarce, accuracy and blackbox, of this package's
+            functions: one data set, symmetric noise.
     """
     rows = []
     for claim, part, values in _differences(tables):
@@ -45,8 +46,7 @@ def _differences(tables: Mapping[str, pd.DataFrame]):
     if "clean" in tables:
         yield "cn.standard", "clean accuracy", leads(tables["clean"], *pair)
     if "curves" in tables:
-        first = tables["curves"][tables["curves"].epoch <= FIRST]
-        means = first.groupby(["method", "seed"]).accuracy.mean().reset_index()
+        means = first_epochs(tables["curves"], FIRST)
         yield "cn.curves", f"first {FIRST} epochs", leads(means, *pair)
     if "noise" in tables:
         for level, rows in tables["noise"].groupby("level"):

@@ -150,7 +150,8 @@ def outcomes(records: Sequence[Record]) -> pd.DataFrame:
         named = {name: config[name] for name in ("dataset", "seed", "lr", "subset")}
         named |= {"kind": config["label_noise_kind"], "level": config["label_noise"]}
         rows.append({"method": method_of(config)} | named | found | {"status": record.status})
-    return pd.DataFrame(rows)
+    columns = ["method", "dataset", "seed", "lr", "subset", "kind", "level", "train", "accuracy"]
+    return pd.DataFrame(rows, columns=[*columns, "status"])
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:

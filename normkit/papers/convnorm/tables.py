@@ -13,7 +13,15 @@ from normkit.records import Record
 from .methods import method_of
 from .published import published_robust
 
-__all__ = ["check_result", "curves", "gan_scores", "robust", "sheets", "welch"]
+__all__ = [
+    "check_result",
+    "curves",
+    "first_epochs",
+    "gan_scores",
+    "robust",
+    "sheets",
+    "welch",
+]
 
 ATTACKS = ("clean", "FGSM", "PGD-10", "PGD-20")
 
@@ -32,7 +40,26 @@ def curves(records: Sequence[Record]) -> pd.DataFrame:
             table = pd.concat([table, pd.DataFrame([lost | {"accuracy": math.nan}])])
         named = {"method": method_of(record.config), "seed": record.config["seed"]}
         tables.append(table.assign(**named, status=record.status))
-    return pd.concat(tables, ignore_index=True)
+    whole = pd.concat(tables, ignore_index=True)
+    return whole.astype({"epoch": int, "train_accuracy": float, "accuracy": float})
+
+
+def first_epochs(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The mean accuracy of the first epochs of each run, NaN unless it finished them all.
+
+    Columns: method, seed, accuracy.
+
+    Example:
+        >>> rows = {"method": "batch", "seed": 0, "epoch": [1, 2, 3]}
+        >>> whole = pd.DataFrame(rows | {"accuracy": [0.5, 0.75, 1.0]})
+        >>> [float(first_epochs(part, 2).accuracy[0]) for part in (whole, whole[1:])]
+        [0.625, nan]
+    """
+    first = table[table.epoch <= count]
+    needed = min(count, table.epoch.max())
+    runs = first.groupby(["method", "seed"]).accuracy
+    means = runs.mean().where(runs.count() >= needed)
+    return means.reset_index()
 
 
 def robust(accuracies: pd.DataFrame) -> pd.DataFrame:
@@ -107,9 +134,11 @@ def welch(accuracies: pd.DataFrame) -> pd.DataFrame:
 
 
 def _welch(one: pd.Series, other: pd.Series) -> tuple[float, float, float, float, int]:
+    difference = float(one.mean() - other.mean())
+    if one.nunique() == other.nunique() == 1:  # no spread, so nothing to compare it with
+        return difference, -math.inf, math.inf, math.nan, min(len(one), len(other))
     test = stats.ttest_ind(one, other, equal_var=False)
     interval = test.confidence_interval(0.95)
-    difference = float(one.mean() - other.mean())
     return difference, interval.low, interval.high, test.pvalue, min(len(one), len(other))
 
 
@@ -132,4 +161,4 @@ def sheets(records: Sequence[Record], seed: int) -> pd.DataFrame:
     chosen = [record for record in records if record.config["seed"] == seed]
     named = [record.table("samples").assign(method=record.config["discriminator"])
              for record in chosen if record.status == "ok"]  # fmt: skip
-    return pd.concat(named, ignore_index=True)
+    return pd.concat(named, ignore_index=True) if named else pd.DataFrame()

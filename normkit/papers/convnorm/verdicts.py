@@ -7,6 +7,8 @@ import pandas as pd
 
 from normkit.claims import Claim, Part, Verdict, above, below, combine, exact
 
+from .tables import first_epochs
+
 __all__ = [
     "CLAIMS",
     "judge_ablation",
@@ -154,8 +156,7 @@ def judge_isometry(conditions: pd.DataFrame, profile: str) -> Verdict:
 def judge_curves(table: pd.DataFrame, profile: str) -> Verdict:
     """cn.curves from `curves`."""
     last = table[table.epoch == table.epoch.max()]
-    first = table[table.epoch <= FIRST]
-    means = first.groupby(["method", "seed"]).accuracy.mean().reset_index()
+    means = first_epochs(table, FIRST)
     parts = [
         _lead(last, "conv_norm_no_bn", "none", "last epoch"),
         _lead(means, "conv_norm", "batch", f"mean of the first {FIRST} epochs"),
