@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +13,17 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from normkit import layers, models, training
-from normkit.records import Store
+from normkit.models.checks import input_normalization
+from normkit.records import Record, Store
 
-__all__ = ["Network", "Reading", "load"]
+__all__ = ["Network", "Reading", "classifiers", "load", "load_classifier", "load_file",
+           "load_record"]  # fmt: skip
 
 Weights = dict[str, Tensor]
 Note = dict[str, Any] | None
 NOTED = ("config", "meta")  # in the metadata of a file that a store has written
+PICKLED = (b"PK", b"\x80")  # how what torch.save writes begins: an archive, a bare pickle
+CHECKPOINT = "give a .safetensors file or a state dict of torch.save"
 
 
 class Network(NamedTuple):
@@ -39,11 +44,25 @@ class Reading:
         mean: of the images that the network standardizes, by channel.
         std: of these images.
         normalization: the kind of normalization, where its tensors do not tell.
+        architecture: the classifier of torchvision that they belong to, if they do.
     """
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     normalization: str | None = None
+    architecture: str | None = None
+
+
+def classifiers() -> list[str]:
+    """The names of torchvision's classifiers; of its other models some fetch weights unasked.
+
+    Example:
+        >>> "resnet18" in classifiers(), "fasterrcnn_resnet50_fpn" in classifiers()
+        (True, False)
+    """
+    from torchvision import models as zoo
+
+    return zoo.list_models(module=zoo)
 
 
 def load(
@@ -71,7 +90,52 @@ def load(
         ValueError: nothing or several things have that name, or a file is not safe to read.
         StoreError: the record is damaged.
     """
-    name, weights, note = _find(target, store, classifiers)
+    return _made(*_find(target, store, classifiers), size, reading, ask, option)
+
+
+def load_file(
+    path: Path,
+    *,
+    size: tuple[int, ...] | None = None,
+    reading: Reading = Reading(),
+    ask: str = "input_size (C, H, W)",
+    option: str = "{}",
+) -> Network:
+    """The network in a checkpoint: a file of a store, or a state dict; nothing in it is run.
+
+    Arguments:
+        path: of the file.
+        size: as for `load`, like all down to `option`.
+
+    Raises:
+        ValueError: no file, no checkpoint, not safe to read, or of no known net.
+    """
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "is not there"
+        raise ValueError(f"{path} {found}; {CHECKPOINT}")
+    return _made(str(path), *_read(path), size, reading, ask, option)
+
+
+def load_record(record: Record) -> Network:
+    """The trained network of a record; ValueError if the run kept no weights."""
+    return _made(*_recorded(record), None, Reading(), "", "{}")
+
+
+def load_classifier(name: str, size: tuple[int, ...]) -> Network:
+    """A classifier of torchvision for images (C, H, W); nothing is downloaded."""
+    title = f"{name} of torchvision, its weights random (seed 0, nothing was downloaded)"
+    return Network(title, _random(name), size)
+
+
+def _made(
+    name: str,
+    weights: Weights | None,
+    note: Note,
+    size: tuple[int, ...] | None,
+    reading: Reading,
+    ask: str,
+    option: str,
+) -> Network:
     if note:
         for field, value in vars(reading).items():
             if value is not None:
@@ -83,10 +147,13 @@ def load(
         return Network(title, model, size, form["num_classes"], config["dataset"])
     if size is None:
         raise ValueError(f"{name} does not say which images it is for: give {ask}")
-    return _random(name, size) if weights is None else _recognized(name, reading, weights, size)
+    if weights is None:
+        return load_classifier(name, size)
+    read = _recognized if reading.architecture is None else _named
+    return read(name, reading, weights, size)
 
 
-def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | None, Note]:
+def _find(target: str, store: Store, accepted: bool) -> tuple[str, Weights | None, Note]:
     """What to call the target; its tensors; what a store noted with them."""
     if Path(target).is_file():
         return target, *_read(Path(target))
@@ -94,21 +161,20 @@ def _find(target: str, store: Store, classifiers: bool) -> tuple[str, Weights | 
     if len(keys) > 1:
         raise ValueError(f"{target!r} begins several keys, type more of it: {', '.join(keys)}")
     if keys:
-        record = store.open(keys[0])
-        if not (weights := record.weights()):
-            raise ValueError(f"record {record.key} kept no weights; it was only initialized")
-        return f"record {record.key}", weights, {"config": record.config, "meta": record.meta}
-    known, more = store.keys(), ""
-    if classifiers:
-        from torchvision import models as zoo
-
-        known += zoo.list_models(module=zoo)  # of its other models some fetch weights unasked
-        more = " and no classifier of torchvision"
+        return _recorded(store.open(keys[0]))
+    zoo, more = (classifiers(), " and no classifier of torchvision") if accepted else ([], "")
+    known = store.keys() + zoo
     if target in known:
         return target, None, None
     like = difflib.get_close_matches(target, known, n=1, cutoff=0)
     near = f"; nearest: {like[0]!r}" if known else ", which is empty"
     raise ValueError(f"{target!r} is no file{more} and begins no key in {store.root}{near}")
+
+
+def _recorded(record: Record) -> tuple[str, Weights, Note]:
+    if not (weights := record.weights()):
+        raise ValueError(f"record {record.key} kept no weights; it was only initialized")
+    return f"record {record.key}", weights, {"config": record.config, "meta": record.meta}
 
 
 def _read(path: Path) -> tuple[Weights, Note]:
@@ -127,15 +193,19 @@ def _read(path: Path) -> tuple[Weights, Note]:
         raise
     except Exception as error:  # the bytes may be anything, and so may the error
         reader = "safetensors" if safe else "torch.load(weights_only=True)"
+        says = f"{path} is refused: {reader} does not read it ({type(error).__name__})"
+        if safe or not path.read_bytes()[:2].startswith(PICKLED):
+            raise ValueError(f"{says}, it is no checkpoint or damaged; {CHECKPOINT}") from error
         raise ValueError(
-            f"{path} is refused: {reader} does not read it ({type(error).__name__}), and anything "
-            "else could run code from it; save its state dict with safetensors.torch.save_file"
+            f"{says}, and anything else could run code from it; save its state dict with "
+            "safetensors.torch.save_file"
         ) from error
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}, not a state dict")
+    if not isinstance(loaded, dict) or not loaded:
+        found = "nothing" if loaded == {} else f"a {type(loaded).__name__}"
+        raise ValueError(f"{path} holds {found}, not a state dict")
     return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
 
 
@@ -148,16 +218,33 @@ def _recognized(
         model = models.build(fit.name, mean=reading.mean, std=reading.std, **fit.options)
         model.load_state_dict(fit.state)
     except (ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(f"{name} is of no net that is known here: {error}") from error
+        shapes = {key: tuple(weights[key].shape) for key in list(weights)[:3]}
+        why = f"it holds {shapes}" if isinstance(error, IndexError) else error
+        raise ValueError(f"{name} is of no net that is known here: {why}") from error
     size, classes = (fit.options["in_channels"], *size[1:]), fit.options["num_classes"]
     return Network(f"{fit.name} ({name})", model.eval(), size, classes)
 
 
-def _random(name: str, size: tuple[int, ...]) -> Network:
+def _named(name: str, reading: Reading, weights: Weights, size: tuple[int, ...]) -> Network:
+    """A classifier of torchvision with these weights, of as many classes."""
+    made, model = reading.architecture, _random(reading.architecture)
+    head, last = list(model.state_dict().items())[-1]
+    classes = len(weights.get(head, last))
+    model = model if classes == len(last) else _random(made, classes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise ValueError(f"{name} is no {made} of torchvision: {first}") from error
+    first = input_normalization(reading.mean, reading.std, size[0])
+    if not isinstance(first, nn.Identity):
+        model = nn.Sequential(OrderedDict(normalize=first, net=model)).eval()
+    return Network(f"{made} ({name})", model, size, classes)
+
+
+def _random(name: str, num_classes: int = 1000) -> nn.Module:
     from torchvision.models import get_model
 
     with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(0)
-        model = get_model(name, weights=None).eval()
-    title = f"{name} of torchvision, its weights random (seed 0, nothing was downloaded)"
-    return Network(title, model, size)
+        return get_model(name, weights=None, num_classes=num_classes).eval()

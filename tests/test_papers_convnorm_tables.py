@@ -223,7 +223,7 @@ def test_networks_are_attacked_from_the_same_starts_and_never_with_their_own(run
 def test_effects_are_paired_differences_and_stand_beside_the_other_places(tmp_path):
     few, late = _scores(conv_norm=[0.5, 0.7], batch=[0.3, 0.4]), _scores(conv_norm=[5], batch=[4])
     few = pd.concat([few.assign(subset=10), few.assign(subset=20, accuracy=[0.0, 0.1, 0.9, 0.9])])
-    curves = pd.concat([late.assign(epoch=e, accuracy=late.accuracy + e) for e in (1, 5)])
+    curves = pd.concat([late.assign(epoch=e, accuracy=late.accuracy + e) for e in range(1, 6)])
     tables = {"scarce": few, "accuracy": _scores(conv_norm=[0.5, NAN], batch=[0.4, 0.3])}
     tables["curves"] = pd.concat([curves, late.assign(epoch=6, accuracy=[9.0, 0.0])])
     tables["blackbox"] = _scores("SPSA", conv_norm=[NAN], batch=[0.3])

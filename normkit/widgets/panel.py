@@ -80,6 +80,8 @@ class Panel:
             layout={"width": "6em"},
         )  # fmt: skip
         self.stop.on_click(lambda _: self.cancel())
+        self.active = True  # whether anybody sees it; hidden, it waits until it is opened
+        self._stale = True
         self._future: Future | None = None
         self._code = ipywidgets.HTML("")
         self.path = ipywidgets.Text(
@@ -123,10 +125,23 @@ class Panel:
         raise NotImplementedError
 
     def _changed(self, change: object = None) -> None:
-        self.refresh()
+        self._stale = True
+        if self.active:
+            self.refresh()
+
+    def open(self) -> None:
+        """Be seen from now on: what has changed in the meantime is computed."""
+        self.active = True
+        if self._stale:
+            self.refresh()
+
+    def close(self) -> None:
+        """Not be seen: nothing is computed until it is opened again."""
+        self.active = False
 
     def refresh(self) -> Future:
         """Ask for a new picture; the future ends when it is there, was overtaken or failed."""
+        self._stale = False
         values = self.request()
         self.stop.disabled = False
         future = WORKER.submit(self, lambda ticket: self._do(ticket, values), self._say)
