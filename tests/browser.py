@@ -26,7 +26,10 @@ RUN_ALL = """async () => {
     }));
 }"""
 READY = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext !== undefined"
-SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false"}}
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false"},
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+}
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -1,7 +1,7 @@
 """What every panel of the explorer is: controls, one line of state, a picture, and its export."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +52,14 @@ def png(figure: Picture) -> tuple[bytes, int]:
         return buffer.getvalue(), round(DPI * figure.get_size_inches()[0])
 
 
+def _button(name: str, words: str, act: Callable[[], None]) -> ipywidgets.Button:
+    made = ipywidgets.Button(
+        description=name, tooltip=words, disabled=True, layout={"width": "6em"}
+    )
+    made.on_click(lambda _: act())
+    return made
+
+
 class Panel:
     """Controls over one picture; a child says what is computed, everything else is here.
 
@@ -75,11 +83,7 @@ class Panel:
         self.shown: Shown | None = None
         self.picture = PictureWidget()
         self.state = ipywidgets.HTML("", layout={"min_height": "1.6em"})
-        self.stop = ipywidgets.Button(
-            description="Cancel", disabled=True, tooltip="Stop what is being computed",
-            layout={"width": "6em"},
-        )  # fmt: skip
-        self.stop.on_click(lambda _: self.cancel())
+        self.stop = _button("Cancel", "Stop what is being computed", self.cancel)
         self.active = True  # whether anybody sees it; hidden, it waits until it is opened
         self._stale = True
         self._future: Future | None = None
@@ -88,11 +92,8 @@ class Panel:
             f"exports/{name}", description="Save as", continuous_update=False,
             tooltip="Path of the pdf, png and csv, without an ending",
         )  # fmt: skip
-        self.save = ipywidgets.Button(
-            description="Save", tooltip="Write the picture as pdf and png, its numbers as csv",
-            disabled=True, layout={"width": "6em"},
-        )  # fmt: skip
-        self.save.on_click(lambda _: self._export())
+        words = "Write the picture as pdf and png, its numbers as csv"
+        self.save = _button("Save", words, self._export)
         for control in self.controls.values():
             if "value" in control.traits() and not isinstance(control, ipywidgets.Button):
                 control.observe(self._changed, "value")
