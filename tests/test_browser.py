@@ -112,8 +112,9 @@ def _actions(panel):
         if options > 1 and menu.is_enabled():
             name = menu.evaluate("menu => menu.closest('.widget-inline-hbox').innerText")
             yield name.split("\n")[0], lambda m=menu, n=after: m.select_option(index=n)
-    for index in range(panel.locator(".noUi-handle:visible").count()):
-        handle = panel.locator(".noUi-handle:visible").nth(index)
+    live = ".noUi-target:not([disabled]) .noUi-handle:visible"
+    for index in range(panel.locator(live).count()):
+        handle = panel.locator(live).nth(index)
         row = handle.locator("xpath=ancestor::*[contains(@class,'widget-inline-hbox')][1]")
         yield row.inner_text().split("\n")[0], lambda h=handle: h.press("ArrowRight")
     if panel.locator(".widget-toggle-button:visible").count():

@@ -164,17 +164,17 @@ def test_projections_refuse_weights_that_are_computed_and_leave_them(project):
     assert unchanged(model, before)
 
 
-@pytest.mark.parametrize("norm", ["l1", "linf"])
-def test_norm_decay_adds_the_gradient_of_the_norm_with_v_constant(norm):
+@pytest.mark.parametrize(("norm", "size"), [("l1", (6, 7)), ("linf", (6, 7)), ("l1", (13, 12))])
+def test_norm_decay_adds_the_gradient_of_the_norm_with_v_constant(norm, size):
     layer = drawn(2, 3, 3, padding=1)
-    units = torch.eye(2 * 42, dtype=torch.float64).view(-1, 2, 6, 7)
-    matrix = naive(layer, units) - naive(layer, torch.zeros(1, 2, 6, 7).double())
+    units = torch.eye(2 * size[0] * size[1], dtype=torch.float64).view(-1, 2, *size)
+    matrix = naive(layer, units) - naive(layer, torch.zeros(1, 2, *size).double())
     matrix.flatten(1).abs().sum(1 if norm == "l1" else 0).max().backward()
     expected = {name: p.grad for name, p in layer.named_parameters()}
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)
     layer.train()
-    penalties.NormDecay(layer, norm=norm, beta=0.5, input_size=(2, 6, 7)).step()
+    penalties.NormDecay(layer, norm=norm, beta=0.5, input_size=(2, *size)).step()
     for name, parameter in layer.named_parameters():
         term = torch.zeros_like(parameter) if expected[name] is None else 0.5 * expected[name]
         torch.testing.assert_close(parameter.grad, term, rtol=1e-9, atol=1e-12)

@@ -111,7 +111,7 @@ def test_network_and_layer_arrive_together(picker):
     choose(picker.first, source="classifier")
     choose(picker.first, source="carried", carried="enorm")
     assert seen and all(seen)
-    assert session.first.name == "ENorm (carried with normkit)"
+    assert session.first.name == "ENorm"
     assert session.layer == "stem.convolution"
 
 

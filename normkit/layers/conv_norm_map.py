@@ -12,8 +12,9 @@ from normkit.norms.rules import evaluation, spatial_sizes
 
 from .conv_norm import ConvNorm2d
 from .conv_norm_checks import margins
-from .fourier import View, analyze, synthesize
+from .fourier import View
 from .inverse_root import own_grid
+from .normalized_convolution import Analysis, Synthesis
 
 __all__ = ["periodic_taps"]
 
@@ -45,8 +46,8 @@ def periodic_taps(layer: ConvNorm2d, size: tuple[int, int]) -> Tensor:
     small = View(grid, layer.kernel_size, step=layer.dilation)
     with evaluation(layer):
         root = layer.root(layer.weight, grid)
-    parts = analyze(layer.weight.transpose(0, 1), small) * root[:, None]
-    taps = synthesize(parts, View(grid, grid)).transpose(0, 1)
+    parts = Analysis.apply(layer.weight.transpose(0, 1), small, False) * root[:, None]
+    taps = Synthesis.apply(parts, View(grid, grid), True).transpose(0, 1)
     if layer.filter is not None:
         top, left = ((n - 1) // 2 for n in layer.kernel_size)
         places = itertools.product(*map(range, layer.kernel_size))

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from .fourier import View, analyze, angles, synthesize
 from .inverse_root import own_grid, tap_places
 
-__all__ = ["cast_device", "normalized_convolution"]
+__all__ = ["Analysis", "Synthesis", "cast_device", "normalized_convolution"]
 
 _LARGEST = 2**27  # numbers in the transformed taps above which they are not worth their memory
 
@@ -68,8 +68,8 @@ def _in_space(
     reach = tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
     z = F.conv2d(x, weight, padding=reach, dilation=dilation, groups=groups)
     whole = View(output.grid, output.grid, tuple(-n for n in reach))
-    parts = _Analysis.apply(z, whole, False) * root[:, None]
-    return _Synthesis.apply(parts, output, True)
+    parts = Analysis.apply(z, whole, False) * root[:, None]
+    return Synthesis.apply(parts, output, True)
 
 
 def _plainly(backward: Callable) -> Callable:
@@ -93,8 +93,15 @@ def cast_device(tensor: Tensor) -> str:
     return "cpu" if tensor.is_meta else tensor.device.type
 
 
-class _Analysis(torch.autograd.Function):
-    """`analyze`, whose transpose is `synthesize`."""
+class Analysis(torch.autograd.Function):
+    """`analyze` with gradients, whose transpose is `synthesize`; takes images, view, weighted.
+
+    Example:
+        >>> images = torch.randn(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+        >>> view = View(grid=(18, 18), size=(16, 16))
+        >>> torch.autograd.gradcheck(lambda x: Analysis.apply(x, view, False), images)
+        True
+    """
 
     @staticmethod
     def forward(ctx, images: Tensor, view: View, weighted: bool) -> Tensor:
@@ -104,11 +111,18 @@ class _Analysis(torch.autograd.Function):
     @staticmethod
     @_plainly
     def backward(ctx, gradient: Tensor) -> tuple:
-        return _Synthesis.apply(gradient, *ctx.how), None, None
+        return Synthesis.apply(gradient, *ctx.how), None, None
 
 
-class _Synthesis(torch.autograd.Function):
-    """`synthesize`, whose transpose is `analyze`."""
+class Synthesis(torch.autograd.Function):
+    """`synthesize` with gradients, whose transpose is `analyze`; takes parts, view, weighted.
+
+    Example:
+        >>> parts = torch.randn(2, 164, 1, 1, dtype=torch.float64, requires_grad=True)
+        >>> view = View(grid=(18, 18), size=(2, 3))
+        >>> torch.autograd.gradcheck(lambda x: Synthesis.apply(x, view, True), parts)
+        True
+    """
 
     @staticmethod
     def forward(ctx, parts: Tensor, view: View, weighted: bool) -> Tensor:
@@ -118,7 +132,7 @@ class _Synthesis(torch.autograd.Function):
     @staticmethod
     @_plainly
     def backward(ctx, gradient: Tensor) -> tuple:
-        return _Analysis.apply(gradient, *ctx.how), None, None
+        return Analysis.apply(gradient, *ctx.how), None, None
 
 
 @functools.lru_cache(maxsize=256)

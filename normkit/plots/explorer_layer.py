@@ -190,9 +190,8 @@ def growth(table: pd.DataFrame, norm: str, *, title: str = "", note: str = "") -
     axes.grid(axis="y")
     header(axes, title)
     lost = len(table) - len(rows)
-    said = f"Not measured: {lost} of {len(table)} sizes." if lost else ""
-    band = "Band: bracket." if (rows["upper"] > rows["lower"] * 1.001).any() else ""
-    return finish(figure, f"Ring: the side on the slider. {band} {said}", note)
+    said = f" Not measured: {lost} of {len(table)} sizes." if lost else ""
+    return finish(figure, f"Ring: the side on the slider. Band: bracket, if any.{said}", note)
 
 
 def _apart(sides: pd.Series) -> list[int]:

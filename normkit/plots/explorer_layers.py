@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 from scipy.stats import gaussian_kde
 
 from normkit.plots.marks import GREY, count, finish, layer_ticks, picture, readable
@@ -22,7 +23,9 @@ _SMOOTH = 6  # values from which a density is drawn; fewer are dots beside a box
 
 
 @style()
-def network(table: pd.DataFrame, *, scale: str = "log", chosen: str = "", note: str = "") -> Picture:
+def network(
+    table: pd.DataFrame, *, scale: str = "log", chosen: str = "", note: str = ""
+) -> Picture:
     """One norm of each layer of a network, in order, with its bracket; another network beside it.
 
     In plain words: a dot is a layer, hollow if it is a BatchNorm, and the bar through it goes from
@@ -163,7 +166,7 @@ def _beside(axes: Axes, values: dict[str, pd.Series], scale: str) -> None:
             )  # fmt: skip
     axes.set_xlim(-0.25, 1.08)
     axes.set(xticks=[], xlabel="share of layers")
-    axes.tick_params(axis="y", length=0, labelleft=False)
+    axes.yaxis.set_visible(False)
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
@@ -176,6 +179,7 @@ def _axes(axes: Axes, table: pd.DataFrame, scale: str) -> None:
     axes.grid(axis="y")
     if scale == "log":
         value_ticks(axes)
+        axes.yaxis.set_minor_locator(NullLocator())  # a third of the drawing time
     else:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     places = table.drop_duplicates("position").set_index("position")["layer"].sort_index()

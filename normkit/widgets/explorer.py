@@ -111,7 +111,8 @@ def explore(
         ValueError: an unknown panel, a network that cannot be found or cannot take the images.
 
     Example:
-        >>> explorer = explore(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), input_size=(1, 8, 8))
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        >>> explorer = explore(net, input_size=(1, 8, 8), panels=["network"])
         >>> explorer.panel.wait().table.layer.unique().tolist()
         ['1']
     """

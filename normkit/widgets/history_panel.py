@@ -188,8 +188,9 @@ class HistoryPanel(Panel):
             for row in now.itertuples()
         ]
         marks = marks_along_x(figure, figure.axes[0], places)
+        root = "" if self.store.root == Store().root else repr(str(self.store.root))
         code = (
-            f"from normkit.records import Store; table = Store({str(self.store.root)!r})"
+            f"from normkit.records import Store; table = Store({root})"
             f".open({run!r}).table('norms').query(\"norm == {norm!r} and epoch == {epoch}\")"
         )
         return Shown(figure, table, _words(found, table, epoch), code, marks)

@@ -18,7 +18,9 @@ from normkit.norms.table import KINDS
 
 from .cache import Cache, weights_key
 
-__all__ = ["COLUMNS", "kind_of", "measure", "measured", "network_norms", "shape_of", "sizes_of"]
+__all__ = [
+    "COLUMNS", "kind_of", "measure", "measured", "network_norms", "shape_of", "sizes_of",
+]  # fmt: skip
 
 COLUMNS = (
     "network", "role", "position", "layer", "kind", "shape", "norm", "boundary", "value", "lower",

@@ -34,7 +34,8 @@ class LayerPanel(Panel):
         wide = {"width": "24em"}
         controls = {
             "view": ipywidgets.Dropdown(
-                options=VIEWS, description="View", tooltip="What is shown of the layer", layout=wide
+                options=VIEWS, description="View", layout=wide,
+                tooltip="What is shown of the layer",
             ),
             "layer": ipywidgets.Dropdown(
                 description="Layer", tooltip="Which layer of the first network", layout=wide

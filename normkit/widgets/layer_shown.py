@@ -104,7 +104,8 @@ def _values(asked: Asked) -> Shown:
     known, root = math.isfinite(value), isinstance(layer, ConvNorm2d)
     mine = table[table["curve"] == "layer"]["value"]
     torus = " on the torus" if size else ""
-    executed = f"as executed between {low:.4g} and {high:.4g}" if known else f"no bracket: {status}"
+    executed = f"as executed between {low:.4g} and {high:.4g}"
+    executed = executed if known else f"no bracket: {status}"
     words = (
         f"{asked.title}: singular values{torus} from {mine.max():.4g} down to "
         f"{mine.min():.4g} ({table['which'].iloc[0]}); the spectral norm {executed}."
@@ -173,8 +174,9 @@ def _growth(asked: Asked) -> Shown:
     first, last = known.iloc[0], known.iloc[-1]
     border = "on its own torus" if isinstance(layer, ConvNorm2d) else "as executed"
     words = (
-        f"{asked.name or 'the network'}: {shape_of(layer)}, {border}: its {NORM_TITLES[norm]} goes from "
-        f"{first['value']:.4g} on {first['size']} to {last['value']:.4g} on {last['size']}"
+        f"{asked.name or 'the network'}: {shape_of(layer)}, {border}: its {NORM_TITLES[norm]} "
+        f"goes from {first['value']:.4g} on {first['size']} "
+        f"to {last['value']:.4g} on {last['size']}"
     )
     here = table[table["chosen"]].iloc[0]
     words += f"; on {here['size']} " + (

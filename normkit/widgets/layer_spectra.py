@@ -43,8 +43,8 @@ def frequency_grid(layer: nn.Module, size: tuple[int, ...]) -> tuple[int, ...]:
     """How many frequencies the layer has along each axis of the torus.
 
     Example:
-        >>> frequency_grid(nn.Conv2d(1, 1, 3, stride=2), (8, 6)), frequency_grid(nn.Linear(2, 2), ())
-        ((4, 3), ())
+        >>> frequency_grid(nn.Conv2d(1, 1, 3, stride=2), (8, 6))
+        (4, 3)
     """
     linear = measured_map(layer, size, "circular")
     return tuple(axis.size // axis.stride for axis in linear.axes)

@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 POINTS = 800  # of a sorted curve
-TILES, ENTRIES = (12, 24), (64, 128)  # channels shown of a convolution, rows and columns of a matrix
+TILES, ENTRIES = (12, 24), (64, 128)  # shown of a convolution, of a matrix
 ZERO = 2.0**-46
 GROWTH = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 WORK = 2**27  # multiplications of one pass through a layer, up to which its norm is iterated for

@@ -1,4 +1,4 @@
-"""The panel of a network: one norm of all its layers, of another beside it, and the choice of one."""
+"""The panel of a network: one norm of all its layers, beside those of another."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,7 @@ class NetworkPanel(Panel):
             ),
             "boundary": ipywidgets.Dropdown(
                 options=BOUNDARIES, value="zero", description="Border",
-                tooltip="What the layer sees outside its input; l1 and linf are always as executed",
+                tooltip="What is outside the input; l1 and linf are always as executed",
             ),
             "scale": ipywidgets.ToggleButtons(
                 options=["log", "linear"], description="Scale", tooltips=[
@@ -130,7 +130,8 @@ def _words(table: pd.DataFrame, norm: str, layer: str) -> str:
     for _, part in table.groupby("role", sort=False):
         known = part[np.isfinite(part["value"])]
         if len(known):
-            low, high = (known.loc[at] for at in (known["value"].idxmin(), known["value"].idxmax()))
+            order = known.sort_values("value", kind="stable")
+            low, high = order.iloc[0], order.iloc[-1]
             said.append(
                 f"{name} of {len(known)} layers of {part['network'].iloc[0]}: median "
                 f"{known['value'].median():.4g}, from {low['value']:.4g} ({low['layer']}) to "

@@ -54,7 +54,7 @@ def png(figure: Picture) -> tuple[bytes, int]:
 
 def _button(name: str, words: str, act: Callable[[], None]) -> ipywidgets.Button:
     made = ipywidgets.Button(
-        description=name, tooltip=words, disabled=True, layout={"width": "6em"}
+        description=name, tooltip=words, disabled=True, layout={"flex": "0 0 6em"}
     )
     made.on_click(lambda _: act())
     return made

@@ -212,7 +212,7 @@ class Picker:
         >>> picker = Picker(session)
         >>> picker.wait()
         >>> session.first.name, session.layer, session.second
-        ('plain (carried with normkit)', 'stem.convolution', None)
+        ('plain', 'stem.convolution', None)
     """
 
     def __init__(self, session: Session) -> None:

@@ -71,8 +71,9 @@ def marks_along_x(
         >>> [mark.box for mark in marks_along_x(figure, axes, [("a", "a", 0.5), ("b", "b", 1.5)])]
         [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
     """
-    with style():
-        figure.draw_without_rendering()
+    if figure.get_layout_engine() is not None:
+        with style():
+            figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     frame = axes.bbox
     at = [float(axes.transData.transform((x, axes.get_ylim()[0]))[0]) for _, _, x in places]

@@ -51,8 +51,7 @@ def carried(name: str) -> Network:
     """
     if name not in CARRIED:
         raise ValueError(f"no net {name!r} is carried; accepted: {', '.join(CARRIED)}")
-    found = networks.load_file(carried_file(name))
-    return found._replace(name=f"{LABELS[name]} (carried with normkit)")
+    return networks.load_file(carried_file(name))._replace(name=LABELS[name])
 
 
 def measured(name: str) -> Measured:
@@ -148,11 +147,15 @@ def _manifest(store: Store, key: str) -> dict[str, Any] | None:
     return known if wanted else None
 
 
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for name, value in values.items():
         nested = isinstance(value, Mapping)
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: f"{value}"}
+        flat |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: _short(value)}
     return flat
 
 

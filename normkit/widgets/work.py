@@ -5,13 +5,35 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Dropped", "Ticket", "Worker"]
+import torch
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["Dropped", "Ticket", "Worker", "one_thread"]
 
 
 class Dropped(Exception):
     """Work that nobody waits for anymore: a newer request came, or it was cancelled."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch and BLAS on one thread inside: the matrices here are small, and threads only wait.
+
+    Example:
+        >>> with one_thread():
+        ...     torch.get_num_threads()
+        1
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadpoolController().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Ticket:
@@ -117,7 +139,8 @@ class Worker:
                 ticket, work, future = self._waiting.pop(sender)
                 self._active[sender] = ticket
             try:
-                future.set_result(work(ticket))
+                with one_thread():
+                    future.set_result(work(ticket))
             except BaseException as error:  # handed to whoever waits for the future
                 future.set_exception(error)
             finally:

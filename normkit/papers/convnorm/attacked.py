@@ -20,6 +20,12 @@ from .settings import SETTINGS, Attack
 __all__ = ["Attacked", "attacked"]
 
 PAIR = ("batch", "conv_norm")
+CHUNK = 500  # images that are attacked at once
+COLUMNS = {
+    "accuracy": ["method", "seed", "attack", "accuracy"],
+    "blackbox": ["method", "seed", "attack", "source", "accuracy"],
+    "corruptions": ["method", "seed", "std", "accuracy"],
+}
 
 
 def attacked(profile: str, records: Sequence[Record]) -> "Attacked":
@@ -53,8 +59,11 @@ class Attacked:
         """
         store = Store()
         records = [store.open(key) for key in self.networks]
-        named = [(method_of(r.config), r.config["seed"], restore(r)) for r in records]
+        if not records:
+            return {name: pd.DataFrame(columns=columns) for name, columns in COLUMNS.items()}
         task = prepare(from_dict(records[0].config))
+        device = task.test_images.device
+        named = [(method_of(r.config), r.config["seed"], restore(r).to(device)) for r in records]
         images, labels = data.to_float(task.test_images), task.test_labels
         tables = {"accuracy": self._white(named, images, labels)}
         tables["blackbox"] = self._black(named, images, labels)
@@ -72,7 +81,7 @@ class Attacked:
                 run = self._started(attack) if name.startswith("PGD") else attack
                 found = attacks.robust_accuracy(model, images[chosen], labels[chosen], run)
                 rows.append((method, seed, name, found))
-        return pd.DataFrame(rows, columns=["method", "seed", "attack", "accuracy"])
+        return pd.DataFrame(rows, columns=COLUMNS["accuracy"])
 
     def _started(self, attack: Callable) -> Callable:
         """The attack with random starts that are the same for every network."""
@@ -93,7 +102,7 @@ class Attacked:
             rows.append((method, seed, "SPSA", "", found))
         for source in PAIR:
             rows += self._transferred(source, pair, images, labels)
-        return pd.DataFrame(rows, columns=["method", "seed", "attack", "source", "accuracy"])
+        return pd.DataFrame(rows, columns=COLUMNS["blackbox"])
 
     def _transferred(self, source: str, pair: list, images: Tensor, labels: Tensor) -> list[tuple]:
         """Accuracy on what PGD finds on the source of the next seed, which is no target's own."""
@@ -107,7 +116,8 @@ class Attacked:
             if other is None or len(seeds) < 2:
                 continue
             run = self._started(functools.partial(attacks.pgd, steps=20, **size))
-            made = run(other, images[chosen], labels[chosen])
+            parts = zip(images[chosen].split(CHUNK), labels[chosen].split(CHUNK), strict=True)
+            made = torch.cat([run(other, *part) for part in parts])
             for method, model in targets.items():
                 found = attacks.robust_accuracy(model, made, labels[chosen])
                 rows.append((method, seed, "transfer", source, found))
@@ -120,4 +130,4 @@ class Attacked:
             for method, seed, model in named:
                 found = attacks.robust_accuracy(model, data.to_float(seen), labels)
                 rows.append((method, seed, std, found))
-        return pd.DataFrame(rows, columns=["method", "seed", "std", "accuracy"])
+        return pd.DataFrame(rows, columns=COLUMNS["corruptions"])

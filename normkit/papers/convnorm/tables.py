@@ -67,7 +67,7 @@ def robust(accuracies: pd.DataFrame) -> pd.DataFrame:
 
     Columns: source (here or paper), attack, method, seed, accuracy.
     """
-    ours = accuracies.assign(source="here")
+    ours = accuracies.assign(source="here").astype({"accuracy": float})
     columns = ["source", "attack", "method", "seed", "accuracy"]
     return pd.concat([ours[columns], published_robust()], ignore_index=True)
 
