@@ -75,7 +75,7 @@ class Experiments:
     levels: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     asymmetric: tuple[float, ...] = (0.4,)
     fractions: tuple[float, ...] = (0.1, 0.3, 0.7)
-    gan: GanConfig | None = GanConfig(steps=300)
+    gan: GanConfig | None = GanConfig(steps=400)
     gans: tuple[str, ...] = ("spectral_norm", "conv_norm", "conv_norm_spectral")
     scarce_steps: int | None = 100
     seeds: tuple[int, ...] = (5, 6, 7)
