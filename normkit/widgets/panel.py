@@ -186,7 +186,7 @@ class Panel:
         self.stop.disabled = True
         self._say("Cancelled; the picture is of before.")
 
-    def wait(self, timeout: float = 60) -> Shown | None:
+    def wait(self, timeout: float = 600) -> Shown | None:
         """What is shown when the work that was asked for last is done."""
         if self._future is not None:
             self._future.result(timeout)
