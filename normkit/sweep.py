@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from normkit.records import Record, Store, digest
 from normkit.training import GanConfig, TrainConfig, train, train_gan
 
-__all__ = ["SweepError", "jobs", "run", "stamp"]
+__all__ = ["SweepError", "jobs", "process_pool", "run", "stamp", "work"]
 
 DEPTHS = {"uniform": 20, "small_cnn": 4, "mlp": 3, "regnetx_200mf": 40}
 DEPTHS |= {"fully_conv": 9, "fully_conv_released": 9, "autoencoder": 8}
@@ -66,14 +66,14 @@ def run(
     configs = list(configs)
     held = {config: store.get(config) for config in dict.fromkeys(configs)}
     missing = [config for config, record in held.items() if record is None]
-    missing.sort(key=_cost, reverse=True)
+    missing.sort(key=work, reverse=True)
     if missing and progress:
         reason = store.why_missing(missing[0])
         print(f"{len(missing)} of {len(held)} runs to train: {reason}", file=sys.stderr)
     if executor is not None:
         _gather(missing, store, executor, progress)
     elif len(missing) > 1 and jobs() > 1:
-        with _pool(min(jobs(), len(missing))) as pool:
+        with process_pool(min(jobs(), len(missing))) as pool:
             _gather(missing, store, pool, progress)
     else:
         _serial(missing, store, progress)
@@ -147,7 +147,7 @@ def _work(config: Config, root: str) -> str:
 
 
 @contextlib.contextmanager
-def _pool(workers: int) -> Iterator[Executor]:
+def process_pool(workers: int) -> Iterator[Executor]:
     """Processes that end at once when the block is left early or this process is gone."""
     context = multiprocessing.get_context("spawn")
     listener, lifeline = context.Pipe(duplex=False)
@@ -172,7 +172,7 @@ def _end_with(listener: Connection) -> None:
     os._exit(1)
 
 
-def _cost(config: Config) -> float:
+def work(config: Config) -> float:
     """Rough work of a run: which one starts first, and how much of the bar it is."""
     return _gan_cost(config) if isinstance(config, GanConfig) else _train_cost(config)
 
@@ -196,7 +196,7 @@ def _train_cost(config: TrainConfig) -> float:
 
 def _advance(bar: tqdm, config: Config) -> None:
     """Move the bar on, and tell who runs this notebook: it sees `$NORMKIT_PROGRESS`, no bar."""
-    bar.update(_cost(config))
+    bar.update(work(config))
     if told := os.environ.get("NORMKIT_PROGRESS"):
         elapsed = time.monotonic() - bar.started
         form = "{percentage:.0f}% of training done, {remaining} left"
@@ -205,7 +205,7 @@ def _advance(bar: tqdm, config: Config) -> None:
 
 def _bar(missing: list[Config], progress: bool) -> tqdm:
     bar = tqdm(
-        total=sum(map(_cost, missing)),
+        total=sum(map(work, missing)),
         desc=f"training {len(missing)} runs",
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
         disable=not progress or not missing,

@@ -125,6 +125,10 @@ def _actions(panel):
         yield "checkbox", box.click
 
 
+def _shot(panel, title):
+    panel.screenshot(path=str(SHOTS / f"{title.lower().replace(' ', '_')}.png"))
+
+
 TITLES = [title for title, _ in PANELS.values()]
 
 
@@ -132,6 +136,7 @@ TITLES = [title for title, _ in PANELS.values()]
 def test_every_control_of_a_panel_changes_what_is_seen(explorer, title):
     page, output = explorer
     panel = _panel(page, output, title)
+    _shot(panel, title)
     deaf, pictures, done = [], 0, []
     for name, act in _actions(panel):
         picture, words = _after(page, panel, act)
@@ -139,7 +144,6 @@ def test_every_control_of_a_panel_changes_what_is_seen(explorer, title):
         pictures += picture
         if not (picture or words):
             deaf.append(name)
-    panel.screenshot(path=str(SHOTS / f"{title.lower().replace(' ', '_')}.png"))
     assert done and not deaf, (deaf, done)
     assert pictures or title == "Claims", "no verdict is there before the first run"
 
@@ -174,6 +178,7 @@ def test_a_network_trains_in_the_lab_and_its_dot_appears(explorer):
     panel = _panel(page, output, "Lab")
     picture, words = _after(page, panel, panel.get_by_role("button", name="Train").click)
     assert picture and "1 of this session" in panel.inner_text()
+    _shot(panel, "Lab")
 
 
 def test_a_claim_is_judged_again_by_runs_that_are_made_here(explorer):
@@ -185,6 +190,22 @@ def test_a_claim_is_judged_again_by_runs_that_are_made_here(explorer):
         if "judged" in panel.inner_text():
             break
     assert "judged" in panel.inner_text()
+    _shot(panel, "Claims")
+
+
+def test_other_networks_are_picked_by_menu_and_path(explorer):
+    page, output = explorer
+    panel = _panel(page, output, "Network")
+    kinds = output.locator("select").first
+    names = kinds.locator("option").all_inner_texts()
+    for index in range(len(names)):
+        kinds.select_option(index=index)
+        page.wait_for_timeout(1500)
+        _settle(page, panel)
+    kinds.select_option(index=0)
+    page.wait_for_timeout(1500)
+    changed, _ = _after(page, panel, lambda: output.locator("select").nth(1).select_option(index=2))
+    assert changed, names
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -192,7 +192,7 @@ class _Here(Executor):
 
 def test_longer_and_slower_runs_cost_more():
     costs = [
-        sweep._cost(dataclasses.replace(TINY, **more))
+        sweep.work(dataclasses.replace(TINY, **more))
         for more in ({}, {"steps": 10}, {"discriminator": "conv_norm"}, {"dataset": "cifar10"})
     ]
     assert costs[0] > 0 and costs[1] == costs[2] == 2 * costs[0] and costs[3] == 16 * costs[0]

@@ -59,9 +59,9 @@ def test_a_number_of_jobs_that_is_none_is_one_sentence(monkeypatch, text):
 def test_every_net_and_data_set_has_a_cost():
     for name in models.NAMES:
         objective = "reconstruction" if name in models.RECONSTRUCTING else "classification"
-        assert sweep._cost(dataclasses.replace(TINY, model=name, objective=objective)) > 0, name
+        assert sweep.work(dataclasses.replace(TINY, model=name, objective=objective)) > 0, name
     whole = dataclasses.replace(TINY, subset=None, probe_images=1)
-    costs = {name: sweep._cost(dataclasses.replace(whole, dataset=name)) for name in data.NAMES}
+    costs = {name: sweep.work(dataclasses.replace(whole, dataset=name)) for name in data.NAMES}
     assert costs["digits"] < costs["noisy_digits"] < costs["mnist"] == costs["cifar10"]
 
 

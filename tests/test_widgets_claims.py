@@ -40,7 +40,7 @@ def in_this_process(monkeypatch):
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr(sweep, "_pool", lambda workers: Pool())
+    monkeypatch.setattr(sweep, "process_pool", lambda workers: Pool())
 
 
 def _panel(claim="ln.layers"):

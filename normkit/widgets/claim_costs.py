@@ -70,7 +70,7 @@ def _work(config: TrainConfig) -> float:
     images, size = config.subset or images, config.image_size or size
     updates = config.epochs * math.ceil(images / config.batch_size)
     across = size**2 if config.model in DENSE else 1
-    return PER_UPDATE * updates + PER_WORK * sweep._cost(config) / across
+    return PER_UPDATE * updates + PER_WORK * sweep.work(config) / across
 
 
 def _likeness(mine: dict[str, Any], other: dict[str, Any]) -> tuple[bool, int]:

@@ -182,7 +182,7 @@ def train(
     total = whole.runs - whole.stored
     if not total:
         return 0
-    with sweep._pool(min(sweep.jobs(), total)) as pool:
+    with sweep.process_pool(min(sweep.jobs(), total)) as pool:
         for stage in range(2):  # the runs that choose decide what is judged
             made = runs(name, settings, profile)[stage]
             missing = [run for run in made if not stored(run, store)]
