@@ -25,8 +25,9 @@ function render({ model, el }) {
   };
   const rest = () => {
     const mark = marks().find((one) => one.name === model.get("chosen"));
-    tip.style.display = "none";
-    if (mark) { place(mark); } else { frame.style.display = "none"; }
+    frame.style.display = "none";
+    if (mark) { place(mark); }
+    if (!mark || document.activeElement !== box) { tip.style.display = "none"; }
   };
   const at = (event) => {
     const { left, top, width, height } = image.getBoundingClientRect();
@@ -40,6 +41,7 @@ function render({ model, el }) {
     if (mark) { place(mark); } else { rest(); }
   });
   box.addEventListener("pointerleave", rest);
+  box.addEventListener("blur", rest);
   box.addEventListener("click", (event) => {
     const mark = at(event);
     if (mark) { choose(mark); }
