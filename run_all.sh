@@ -245,7 +245,7 @@ complete "$PYTHON"
 cd "$ROOT"
 if [ "$EXTRA" = test ]; then
   if "$PYTHON" -c 'import xdist' >/dev/null 2>&1; then
-    set -- -n 2 "$@"
+    set -- -n 2 --dist loadgroup "$@"
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # threads of two processes would wait for each other
   fi
   exec "$PYTHON" -m pytest -q "$@"

@@ -12,6 +12,7 @@ import pytest
 import normkit
 from normkit.widgets import PANELS
 
+pytestmark = pytest.mark.xdist_group("browser")
 NOTEBOOKS = Path(normkit.__file__).parent.parent / "notebooks"
 PAPERS = [path.stem for path in sorted(NOTEBOOKS.glob("0[0-4]*.ipynb"))]
 SECONDS = 60_000

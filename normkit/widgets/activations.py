@@ -1,6 +1,5 @@
 """What a batch of images looks like at each layer: of a network, and of one not yet trained."""
 
-import copy
 import dataclasses
 
 import pandas as pd
@@ -15,6 +14,7 @@ from normkit.training import TrainConfig, train
 
 from .finite import check_finite
 from .images import test_images
+from .live import twin
 
 __all__ = ["FORWARD", "GROUPED", "initial_config", "measure_initial", "measure_layers",
            "outputs_of"]  # fmt: skip
@@ -54,14 +54,14 @@ def measure_layers(network: Network, count: int, *, gradient: bool = False) -> p
     """
     check_finite(network)
     images, labels, _ = test_images(network, count)
-    twin = copy.deepcopy(network.model).eval().requires_grad_(False)
+    model = twin(network.model).requires_grad_(False)
     images.requires_grad_(gradient)
     measures = ("gradient_norm",) if gradient else FORWARD
     with (
-        record(twin, measures, layers=_targets(network.name, twin, gradient)) as recording,
+        record(model, measures, layers=_targets(network.name, model, gradient)) as recording,
         torch.set_grad_enabled(gradient),
     ):
-        outputs = outputs_of(network._replace(model=twin), images)
+        outputs = outputs_of(network._replace(model=model), images)
         if gradient:
             _backward(network, outputs, labels, images)
     return _placed(recording.table())

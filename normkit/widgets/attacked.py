@@ -13,6 +13,7 @@ from normkit.networks import Network
 
 from .finite import check_finite
 from .images import test_images
+from .live import twin
 
 __all__ = ["ATTACKS", "COUNT", "Seen", "attack_image", "predictions"]
 
@@ -92,7 +93,7 @@ def predictions(
     """What one or two networks take a test image for, clean and attacked.
 
     Arguments:
-        first: the network that is attacked, knowing its weights.
+        first: the network that is attacked, knowing its weights; it stays as it is.
         second: another one for the same images, which is shown what fools the first.
         image: index of a test image of the first.
         attack: a value of `ATTACKS`.
@@ -114,7 +115,7 @@ def predictions(
         raise ValueError(f"the networks have other classes, so they cannot be compared: {sizes}")
     label = int(seen[first.name].argmax()) if labels is None else int(labels[image])
     found: dict[str, Tensor] = {}
-    for name, network in named.items() if own else [(first.name, first)]:
+    for name, network in named.items() if own else [(first.name, named[first.name])]:
         watched = _watched(network, check)
         found[name] = attack_image(watched, clean, label, attack, epsilon)
     shown = {name: found.get(name, found[first.name]) for name in named}
@@ -123,13 +124,13 @@ def predictions(
 
 
 def _named(first: Network, second: Network | None) -> dict[str, Network]:
-    """The networks by names that differ, their weights checked."""
+    """Copies of the networks in evaluation mode by names that differ, their weights checked."""
     named = {first.name: first}
     if second is not None:
         named[second.name if second.name != first.name else f"{second.name} (second)"] = second
     for network in named.values():
         check_finite(network)
-    return named
+    return {name: network._replace(model=twin(network.model)) for name, network in named.items()}
 
 
 def _table(clean: dict[str, np.ndarray], attacked: dict[str, np.ndarray]) -> pd.DataFrame:

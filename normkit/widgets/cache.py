@@ -42,7 +42,7 @@ class Cache:
 
 
 def weights_key(module: nn.Module) -> Hashable:
-    """A short key of a module's kind, parameters and buffers, which changes when one does.
+    """A short key of a module's classes, parameters and buffers, which changes when one does.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -50,8 +50,8 @@ def weights_key(module: nn.Module) -> Hashable:
         >>> layer.weight.data.mul_(2) is not None and weights_key(layer) != before
         True
     """
-    parts = [repr(module)]
-    for name, value in module.state_dict().items():
+    parts = [repr(module), *(type(part) for part in module.modules())]
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
         data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         parts.append((name, tuple(value.shape), zlib.crc32(data)))
     return tuple(parts)

@@ -17,7 +17,7 @@ from . import claim_runs, claim_verdicts
 from .cache import Cache
 from .claim_recipes import RECIPES
 from .claim_runs import Cost, Settings
-from .panel import WORKER, Panel, Shown
+from .panel import Panel, Shown
 from .session import Session
 from .work import Dropped, Ticket, Worker
 
@@ -53,7 +53,7 @@ class ClaimPanel(Panel):
         self.progress = ipywidgets.HTML("", layout={"min_height": "1.6em"})
         self.claimed = ipywidgets.HTML("")
         self._sweep: Future | None = None
-        self._busy, self._resetting = False, False
+        self._resetting = False
         super().__init__("claim", _controls(), [["claim", "run"], ["width", "epochs"],
                                                 ["lr", "seeds"]])  # fmt: skip
         first, *rest = self.widget.children
@@ -106,13 +106,15 @@ class ClaimPanel(Panel):
     def run(self) -> Future:
         """Make the runs that are missing in the background, then judge; what the button does."""
         name, settings = _asked(self.request())
-        self._busy = True
-        self.stop.disabled = False
         self._tell("starting")
         self._sweep = TRAINER.submit(
-            self, lambda ticket: self._train(ticket, name, settings), self._tell
+            self, lambda ticket: self._train(ticket, name, settings), self._tell, self._settle
         )
+        self._settle()
         return self._sweep
+
+    def busy(self) -> bool:
+        return super().busy() or TRAINER.busy(self)
 
     def _train(self, ticket: Ticket, name: str, settings: Settings) -> None:
         try:
@@ -123,21 +125,14 @@ class ClaimPanel(Panel):
         except Exception as error:  # shown in the panel: one sentence, whatever it was
             words = " ".join(str(error).partition(" (TrainConfig(")[0].split())
             self._tell(f"{type(error).__name__}: {words}", "alert")
-        self._busy = TRAINER.waits(self)
-        self.stop.disabled = not self._busy
         self._changed()
-
-    def _do(self, ticket: Ticket, values: Mapping[str, Any]) -> Shown | None:
-        try:
-            return super()._do(ticket, values)
-        finally:
-            self.stop.disabled = not (self._busy or WORKER.waits(self))
 
     def cancel(self) -> None:
         """End what is computed, and the training after the runs in progress."""
-        if self._busy:
-            TRAINER.cancel(self)
+        if TRAINER.busy(self):
             self._tell("stopping after the runs in progress")
+            if not TRAINER.cancel(self):
+                self._tell("stopped; the finished runs are kept")
         super().cancel()
 
     def wait(self, timeout: float = 60) -> Shown | None:

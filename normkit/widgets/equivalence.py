@@ -1,6 +1,5 @@
 """Cycles of equi-normalization on a copy of a network: norms, energy, and what it still says."""
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from normkit.projections import ENorm
 from .activations import outputs_of
 from .finite import check_finite
 from .images import test_images
+from .live import twin
 from .session import layers_of
 
 __all__ = ["Cycle", "Cycles"]
@@ -68,7 +68,7 @@ class Cycles:
     def __init__(self, network: Network, *, p: float, c: float) -> None:
         check_finite(network)
         self.p = p
-        self._twin = copy.deepcopy(network.model).eval()
+        self._twin = twin(network.model)
         self._network = network._replace(model=self._twin)
         self._layers = _weighted(self._network)
         self._enorm = _balancer(network.name, self._twin, p, c)

@@ -1,5 +1,6 @@
 """One line in any notebook: the layers, activations and robustness of a network, to be moved."""
 
+import contextlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ PANELS: dict[str, tuple[str, Callable[[Session], Panel]]] = {
     "lab": ("Lab", LabPanel),
     "claims": ("Claims", ClaimPanel),
 }
+WAIT = 60  # seconds, at most, that showing it waits for the picture that stands in its place
 Pickable = nn.Module | Network | Record | str | Path
 
 
@@ -81,7 +83,8 @@ class Explorer(ipywidgets.VBox):
         self, include: object = None, exclude: object = None
     ) -> dict[str, str]:
         bundle = super()._repr_mimebundle_(include=include, exclude=exclude)
-        self.panel.wait()
+        with contextlib.suppress(TimeoutError):  # long work goes on under the controls
+            self.panel.wait(WAIT)
         if self.panel.picture.png:
             bundle["image/png"] = b64encode(self.panel.picture.png).decode()
         return bundle
@@ -108,6 +111,7 @@ def explore(
         pick: whether other networks can be chosen; by default with more than one panel.
 
     Raises:
+        TypeError: a model that is none of these.
         ValueError: an unknown panel, a network that cannot be found or cannot take the images.
 
     Example:
@@ -128,10 +132,10 @@ def explore(
 def _network(chosen: Pickable, input_size: tuple[int, ...] | None) -> Network:
     if isinstance(chosen, Network):
         return chosen
-    if isinstance(chosen, nn.Module):
-        return network_of(chosen, input_size)
     if isinstance(chosen, Record):
         return tried(networks.load_record(chosen))
+    if not isinstance(chosen, str | Path):
+        return network_of(chosen, input_size)
     if chosen in CARRIED:
         return carried(chosen)
     return tried(networks.load(str(chosen), store=Store(), size=input_size))

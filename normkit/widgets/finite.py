@@ -1,5 +1,7 @@
 """What a panel refuses before it measures: weights that are no numbers."""
 
+from torch import Tensor
+
 from normkit.networks import Network
 
 __all__ = ["check_finite"]
@@ -20,6 +22,8 @@ def check_finite(network: Network) -> None:
         ValueError: layer '0' of mine: its weight has 1 value that is not finite, of 4
     """
     for name, value in network.model.state_dict().items():
+        if not isinstance(value, Tensor):  # what a module of its own keeps beside tensors
+            continue
         if value.is_floating_point() and not (good := value.isfinite()).all():
             layer, _, tensor = name.rpartition(".")
             bad = int((~good).sum())

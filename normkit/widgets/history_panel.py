@@ -69,6 +69,7 @@ class HistoryPanel(Panel):
     def __init__(self, session: Session | None = None, store: Store | None = None) -> None:
         self.store = Store() if store is None else store
         self._found: pd.DataFrame | None = None
+        self._lost = ""  # why the runs, or one of them, cannot be read
         self._filling, self._cache = False, Cache(8)
         play = ipywidgets.Play(0, 0, 1, interval=500, tooltip="Let the epochs go by")
         controls = self._controls(play)
@@ -121,7 +122,7 @@ class HistoryPanel(Panel):
 
     def _fill(self, changed: str) -> None:
         """Let the controls after the one that was changed offer what there is."""
-        self._filling = True
+        self._filling, self._lost = True, ""
         try:
             if changed == "list":
                 self._found = watched_runs(self.store)
@@ -134,7 +135,7 @@ class HistoryPanel(Panel):
                 self._offer("run", list(zip(found["run"], found["key"], strict=True)))
             self._measured()
         except StoreError as error:
-            self._fail(ValueError(str(error)))
+            self._lost = str(error)
         finally:
             self._filling = False
 
@@ -166,10 +167,17 @@ class HistoryPanel(Panel):
 
         return self._cache.get(key, read)
 
+    def request(self) -> dict[str, Any]:
+        """The values of the controls, and what kept them from being filled."""
+        return {**super().request(), "lost": self._lost}
+
     def compute(
-        self, ticket: Ticket, *, dataset: str, method: str, run: str, norm: str, epoch: int
-    ) -> Shown:
+        self, ticket: Ticket, *, dataset: str, method: str, run: str, norm: str, epoch: int,
+        lost: str = "",
+    ) -> Shown:  # fmt: skip
         """The picture of one epoch of a run."""
+        if lost:
+            raise ValueError(lost)
         if not run:
             raise ValueError(EMPTY.format(root=self.store.root))
         found = self._tables(run)

@@ -41,7 +41,7 @@ class LabPanel(Panel):
     def __init__(self, session: Session | None = None, store: Store | None = None) -> None:
         self.store = Store() if store is None else store
         self._cache = Cache(20_000)
-        self._asked: set[TrainConfig] = set()
+        self._asked: dict[TrainConfig, Future] = {}
         self._here: set[str] = set()
         first = next(iter(KNOBS.values()))
         controls = {
@@ -80,11 +80,22 @@ class LabPanel(Panel):
         """Train what the controls say, after what waits; the future of its record."""
         values = self.request()
         config, words = _config(**values), _title(**values)
-        self._asked.add(config)
-        self.stop.disabled = False
-        return TRAINER.submit(
-            (self, config), lambda ticket: self._train(ticket, config, words), self._say
-        )
+        if not TRAINER.busy((self, config)):
+            future = TRAINER.submit(
+                (self, config), lambda ticket: self._train(ticket, config, words), self._say,
+                self._settle,
+            )  # fmt: skip
+            left = {other: made for other, made in self._asked.items() if not made.done()}
+            self._asked = {**left, config: future}
+        self._settle()
+        return self._asked[config]
+
+    def _training(self) -> int:
+        """How many runs are trained or wait for it."""
+        return sum(TRAINER.busy((self, config)) for config in tuple(self._asked))
+
+    def busy(self) -> bool:
+        return super().busy() or self._training() > 0
 
     def _train(self, ticket: Ticket, config: TrainConfig, words: str) -> Record | None:
         try:
@@ -94,9 +105,6 @@ class LabPanel(Panel):
         except Exception as error:  # shown in the panel: one sentence, whatever it was
             self._fail(error)
             return None
-        finally:
-            self._asked.discard(config)
-            self.stop.disabled = not self._asked
         self._here.add(record.key)
         self._changed()
         return record
@@ -113,22 +121,15 @@ class LabPanel(Panel):
             if done > 1:
                 left = (now - first[0]) / (done - 1) * (config.epochs - done)
                 said += f", {left:.0f} s left"
-            waiting = len(self._asked) - 1
+            waiting = self._training() - 1
             ticket.check(said + f"; {waiting} more to train" * (waiting > 0))
 
         return train(config, on_epoch=report).save(self.store)
-
-    def _do(self, ticket: Ticket, values: Mapping[str, Any]) -> Shown | None:
-        try:
-            return super()._do(ticket, values)
-        finally:
-            self.stop.disabled = self.stop.disabled and not self._asked
 
     def cancel(self) -> None:
         """End what is trained and forget what waits; finished runs stay."""
         for config in tuple(self._asked):
             TRAINER.cancel((self, config))
-        self._asked.clear()
         super().cancel()
 
     def compute(self, ticket: Ticket, *, knob: str, value: float, seed: int) -> Shown:

@@ -12,11 +12,12 @@ from normkit.networks import Network
 from normkit.norms.absolute import absolute_norm, operator_frobenius
 from normkit.norms.inputs import input_sizes, known, weighted_layers
 from normkit.norms.maps import in_float64
-from normkit.norms.rules import evaluation, measured_map
+from normkit.norms.rules import measured_map
 from normkit.norms.spectral import bracket, rank_bracket
 from normkit.norms.table import KINDS
 
 from .cache import Cache, weights_key
+from .live import twin
 
 __all__ = [
     "COLUMNS", "kind_of", "measure", "measured", "network_norms", "shape_of", "sizes_of",
@@ -45,15 +46,17 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def shape_of(layer: nn.Module) -> str:
-    """A layer's class and the shape of its weights, in words.
+    """A layer's class and the shape of its weights, or else of its largest parameter, in words.
 
     Example:
         >>> shape_of(nn.Conv2d(3, 8, 5))
         'Conv2d 8x3x5x5'
+        >>> shape_of(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+        'ParametrizedLinear 2x3'
     """
     weight = layer._parameters.get("weight")
-    if weight is None:
-        weight = next(layer.parameters(), None)
+    if weight is None:  # a parametrized weight is not read: that may change it
+        weight = max(layer.parameters(), key=torch.Tensor.numel, default=None)
     shape = "" if weight is None else " " + "x".join(map(str, weight.shape))
     return type(layer).__name__ + shape
 
@@ -129,10 +132,11 @@ def _keys(layers: dict[str, nn.Module]) -> dict[str, tuple]:
 def _sizes(network: Network, layers: dict, keys: dict) -> dict[str, tuple[int, ...]]:
     @torch.no_grad()
     def find() -> dict[str, tuple[int, ...]]:
-        with evaluation(network.model):
-            return input_sizes(network.model, layers, network.input_size)
+        model = twin(network.model)
+        return input_sizes(model, dict(weighted_layers(model)), network.input_size)
 
-    place = (repr(network.model), network.input_size, tuple(keys.items()))
+    kinds = tuple(type(part) for part in network.model.modules())  # of a class defined anew too
+    place = (repr(network.model), kinds, network.input_size, tuple(keys.items()))
     return _SIZES.get(place, find)
 
 

@@ -58,7 +58,10 @@ class LayerPanel(Panel):
 
     def _adapt(self, change: object = None) -> None:
         self.controls["norm"].disabled = self.controls["view"].value != GROWTH
-        kind = kind_of(layers_of(self.session.first)[self.controls["layer"].value])
+        layer = layers_of(self.session.first).get(self.controls["layer"].value)
+        if layer is None:  # compute says it
+            return
+        kind = kind_of(layer)
         none = self.controls["view"].value == KERNELS or kind in ("linear", "batch_norm")
         self.controls["side"].disabled = none
 
@@ -113,7 +116,7 @@ class LayerPanel(Panel):
 
     def _again(self) -> None:
         if self._future is not None:
-            self.refresh()
+            self._changed()
 
     def _changed(self, change: Any = None) -> None:
         if not self._setting and (change is None or change["owner"] is not self.controls["layer"]):

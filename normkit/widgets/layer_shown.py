@@ -114,7 +114,8 @@ def _values(asked: Asked) -> Shown:
         core = table.loc[table["curve"] == "core", "value"].max()
         bound = layer.out_channels**0.5
         words += f" Before filter and BatchNorm the largest is {core:.4g}, at most {bound:.4g}."
-    code = f"from normkit import norms; norms.singular_values({_get(asked)}, {size}).flatten()"
+    part = ".flatten()" if table["which"].iloc[0] == "all" else "[:, 0]"
+    code = f"from normkit import norms; norms.singular_values({_get(asked)}, {size}){part}"
     figure = explorer_layer.values(
         table, title=asked.title, root=layer.out_channels if root else 0,
         bracket=(low, high) if known else None,
@@ -173,8 +174,9 @@ def _growth(asked: Asked) -> Shown:
         raise ValueError(table["status"].iloc[-1])
     first, last = known.iloc[0], known.iloc[-1]
     border = "on its own torus" if isinstance(layer, ConvNorm2d) else "as executed"
+    title = f"{asked.name or 'the network'}: {shape_of(layer)}"
     words = (
-        f"{asked.name or 'the network'}: {shape_of(layer)}, {border}: its {NORM_TITLES[norm]} "
+        f"{title}, {border}: its {NORM_TITLES[norm]} "
         f"goes from {first['value']:.4g} on {first['size']} "
         f"to {last['value']:.4g} on {last['size']}"
     )
@@ -185,7 +187,7 @@ def _growth(asked: Asked) -> Shown:
     lost = table[(table["status"] != "ok") & ~table["chosen"]]
     if len(lost):
         words += f" On {lost['size'].iloc[0]}: {lost['status'].iloc[0]}."
-    figure = explorer_layer.growth(table, norm, title=f"{asked.name}: {shape_of(layer)}")
+    figure = explorer_layer.growth(table, norm, title=title)
     code = _own(f"growth({_get(asked)}, {asked.own}, {norm!r}, {asked.side})")
     return Shown(figure, table, words, code)
 

@@ -215,7 +215,8 @@ def kernels_of(layer: nn.Module) -> tuple[int, int]:
         >>> kernels_of(nn.Conv2d(4, 8, 3, groups=2)), kernels_of(nn.ConvTranspose1d(3, 5, 2))
         ((8, 2), (5, 3))
     """
-    rows, columns = layer.weight.shape[:2]
+    with evaluation(layer):  # a parametrization computes the weight when it is read
+        rows, columns = layer.weight.shape[:2]
     return (columns, rows) if isinstance(layer, TRANSPOSED) else (rows, columns)
 
 

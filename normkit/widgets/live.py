@@ -1,6 +1,7 @@
 """A module that lives in the notebook, as a network: looked at as it is, never changed."""
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from normkit.norms.inputs import FAULTS, weighted_layers
 
 from .finite import check_finite
 
-__all__ = ["evaluating", "network_of", "tried"]
+__all__ = ["evaluating", "network_of", "tried", "twin"]
 
 GRAY, COLOR = (8, 28, 32, 224), (32, 224, 28, 8)  # usual sizes, likeliest first
 ASK = "give input_size=(C, H, W)"
@@ -125,6 +126,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(before)
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, to be run where the module itself must not change.
+
+    Example:
+        >>> layer = nn.BatchNorm1d(2)
+        >>> twin(layer).training, layer.training
+        (False, True)
+    """
+    values = [value for part in model.modules() for value in vars(part).values()]
+    made = [value for value in values if isinstance(value, Tensor) and not value.is_leaf]
+    known = {id(value): value.detach().clone() for value in made}  # torch copies leaves only
+    return copy.deepcopy(model, known).eval()
 
 
 def _check_place(model: nn.Module, name: str) -> None:

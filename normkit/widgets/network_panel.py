@@ -28,6 +28,7 @@ NORM_NAMES = {
     "stable rank": "stable_rank",
 }
 BOUNDARIES = {"as executed (zeros)": "zero", "circular (torus)": "circular"}
+WHOLE = "the network"  # a layer that is all of it has no name
 EXECUTED = ("l1", "linf")  # norms that are of the operator as executed, always
 
 
@@ -68,7 +69,7 @@ class NetworkPanel(Panel):
         if change["name"] == "layer":
             self.picture.chosen = change["new"]
         if self._future is not None:
-            self.refresh()
+            self._changed()
 
     def _chosen(self, change: Any) -> None:
         if change["new"] in layers_of(self.session.first):
@@ -114,7 +115,7 @@ def _marks(figure: Picture, table: pd.DataFrame) -> list[Mark]:
     other = table[table["role"] == "second"].set_index("position")
     places = []
     for row in table[table["role"] == "first"].sort_values("position").itertuples():
-        label = f"{row.layer}\n{row.shape}\n{_number(row)}"
+        label = f"{row.layer or WHOLE}\n{row.shape}\n{_number(row)}"
         if row.position in other.index:
             beside = next(other.loc[[row.position]].itertuples())
             same = "" if beside.layer == row.layer else f" ({beside.layer})"
@@ -134,13 +135,15 @@ def _words(table: pd.DataFrame, norm: str, layer: str) -> str:
             low, high = order.iloc[0], order.iloc[-1]
             said.append(
                 f"{name} of {len(known)} layers of {part['network'].iloc[0]}: median "
-                f"{known['value'].median():.4g}, from {low['value']:.4g} ({low['layer']}) to "
-                f"{high['value']:.4g} ({high['layer']})."
+                f"{known['value'].median():.4g}, from {low['value']:.4g} "
+                f"({low['layer'] or WHOLE}) to {high['value']:.4g} ({high['layer'] or WHOLE})."
             )
     if (table["status"] != "ok").any():
         said.append(f"Not measured: {_lost(table)}.")
     mine = table[(table["role"] == "first") & (table["layer"] == layer)]
-    said += [f"Chosen: {row.layer}, {row.shape}, {_number(row)}." for row in mine.itertuples()]
+    said += [
+        f"Chosen: {row.layer or WHOLE}, {row.shape}, {_number(row)}." for row in mine.itertuples()
+    ]
     return " ".join(said)
 
 

@@ -1,6 +1,8 @@
 """What every panel of the explorer is: controls, one line of state, a picture, and its export."""
 
+import contextlib
 import html
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from io import BytesIO
@@ -86,6 +88,7 @@ class Panel:
         self.stop = _button("Cancel", "Stop what is being computed", self.cancel)
         self.active = True  # whether anybody sees it; hidden, it waits until it is opened
         self._stale = True
+        self._settling = threading.Lock()
         self._future: Future | None = None
         self._code = ipywidgets.HTML("")
         self.path = ipywidgets.Text(
@@ -144,10 +147,21 @@ class Panel:
         """Ask for a new picture; the future ends when it is there, was overtaken or failed."""
         self._stale = False
         values = self.request()
-        self.stop.disabled = False
-        future = WORKER.submit(self, lambda ticket: self._do(ticket, values), self._say)
+        future = WORKER.submit(
+            self, lambda ticket: self._do(ticket, values), self._say, self._settle
+        )
         self._future = future
+        self._settle()
         return future
+
+    def busy(self) -> bool:
+        """Whether there is anything to cancel."""
+        return WORKER.busy(self)
+
+    def _settle(self) -> None:
+        """Let Cancel be pressed while there is anything to cancel; called when that changes."""
+        with self._settling:
+            self.stop.disabled = not self.busy()
 
     def _do(self, ticket: Ticket, values: Mapping[str, Any]) -> Shown | None:
         try:
@@ -156,12 +170,12 @@ class Panel:
             self._show(shown)
             return shown
         except Dropped:
+            self._end()
             raise
         except Exception as error:  # shown in the panel: one sentence, whatever it was
+            ticket.check()
             self._fail(error)
             return None
-        finally:
-            self.stop.disabled = not WORKER.waits(self)
 
     def _show(self, shown: Shown) -> None:
         data, width = png(shown.figure)
@@ -183,13 +197,21 @@ class Panel:
     def cancel(self) -> None:
         """End what is being computed; the picture that is there stays."""
         WORKER.cancel(self)
-        self.stop.disabled = True
-        self._say("Cancelled; the picture is of before.")
+        self._settle()
+        self._end()
+
+    def _end(self) -> None:
+        """Say that nothing comes; again by the work itself, whose last words may be later."""
+        if not self.busy():
+            self._say("Cancelled; the picture is of before.")
 
     def wait(self, timeout: float = 600) -> Shown | None:
-        """What is shown when the work that was asked for last is done."""
-        if self._future is not None:
-            self._future.result(timeout)
+        """What is shown when the work that was asked for last is done, or was cancelled."""
+        while (future := self._future) is not None:
+            with contextlib.suppress(Dropped):
+                future.result(timeout)
+            if future is self._future:
+                break
         return self.shown
 
     def _export(self) -> None:
@@ -197,7 +219,7 @@ class Panel:
             return
         try:
             files = plots.save(self.shown.figure, self.shown.table, Path(self.path.value))
-        except OSError as error:
+        except Exception as error:  # shown in the panel: one sentence, whatever it was
             self._fail(error)
         else:
             self._say("Saved " + ", ".join(str(file) for file in files))

@@ -62,8 +62,8 @@ function render({ model, el }) {
     const bytes = model.get("png");
     if (!bytes || bytes.byteLength === 0) { return; }
     const next = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
-    image.onload = () => { if (shown && shown !== next) { URL.revokeObjectURL(shown); } shown = next; };
-    image.src = next;
+    if (shown) { URL.revokeObjectURL(shown); }  // the image keeps what it has drawn
+    image.src = shown = next;
     image.style.width = `${model.get("width")}px`;
   };
   const name = () => {

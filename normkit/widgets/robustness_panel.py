@@ -72,7 +72,8 @@ class RobustnessPanel(Panel):
     ) -> Shown:  # fmt: skip
         """The picture of an image under attack."""
         key: Hashable = (
-            *(part and (part.name, weights_key(part.model)) for part in (first, second)),
+            *(part and (weights_key(part.model), part._replace(model=None))
+              for part in (first, second)),
             attack, epsilon, image, own,
         )  # fmt: skip
         seen = self._cache.get(
