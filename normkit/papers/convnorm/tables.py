@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -137,8 +138,9 @@ def _welch(one: pd.Series, other: pd.Series) -> tuple[float, float, float, float
     difference = float(one.mean() - other.mean())
     if one.nunique() == other.nunique() == 1:  # no spread, so nothing to compare it with
         return difference, -math.inf, math.inf, math.nan, min(len(one), len(other))
-    test = stats.ttest_ind(one, other, equal_var=False)
-    interval = test.confidence_interval(0.95)
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # one has no spread
+        test = stats.ttest_ind(one, other, equal_var=False)
+        interval = test.confidence_interval(0.95)
     return difference, interval.low, interval.high, test.pvalue, min(len(one), len(other))
 
 
