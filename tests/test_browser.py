@@ -185,12 +185,19 @@ def test_a_network_trains_in_the_lab_and_its_dot_appears(explorer):
 def test_a_claim_is_judged_again_by_runs_that_are_made_here(explorer):
     page, output = explorer
     panel = _panel(page, output, "Claims")
+    panel.locator("select").first.select_option(index=0)  # as it was: the first claim's settings
+    for name in ("Width", "Epochs", "Seeds"):
+        row = panel.locator(".widget-inline-hbox", has_text=name)
+        row.locator(".noUi-handle").press("Home")
+    _settle(page, panel)
+    before = _seen(panel)
     panel.get_by_role("button", name="Run").click()
-    for _ in range(240):
+    for _ in range(400):
         page.wait_for_timeout(500)
-        if "judged" in panel.inner_text():
+        if "and is now" in panel.inner_text():
             break
-    assert "judged" in panel.inner_text()
+    assert "was not judged, and is now" in panel.inner_text(), panel.inner_text()
+    assert _seen(panel)[0] != before[0]
     _shot(panel, "Claims")
 
 

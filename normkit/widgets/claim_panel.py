@@ -149,7 +149,7 @@ class ClaimPanel(Panel):
 
 
 def _controls() -> dict[str, ipywidgets.Widget]:
-    wide = {"style": {"description_width": "6em"}, "layout": {"width": "26em"}}
+    wide = {"style": {"description_width": "7em"}, "layout": {"width": "27em"}}
     names = [(textwrap.shorten(f"{n}: {claim_runs.statement(n)}", 90, placeholder=" …"), n)
              for n in RECIPES]  # fmt: skip
     return {
