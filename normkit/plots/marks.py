@@ -191,11 +191,11 @@ def end_labels(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
         )  # fmt: skip
 
 
-def _spread(axes: Axes) -> bool:
-    """Align the direct labels, if there are any, moved as little as keeps them legible."""
+def _spread(axes: Axes) -> None:
+    """Align the direct labels, and move them up and down as little as keeps them legible."""
     labels = [text for text in axes.texts if text.get_gid() == _END]
     if not labels:
-        return False
+        return
     scale = 72 / axes.figure.dpi
     x, y = scale * np.array([axes.transData.transform(text.xy) for text in labels]).T
     order, gap = np.argsort(y, kind="stable"), 7.6 * np.arange(len(y))
@@ -203,7 +203,6 @@ def _spread(axes: Axes) -> bool:
     free = np.clip(isotonic_regression(y[order] - gap).x, low, max(low, high - gap[-1]))
     for index, place in zip(order, free + gap, strict=True):
         labels[index].xyann = (x.max() - x[index] + 10, place - y[index])
-    return True
 
 
 def finish(figure: Picture, *sentences: str) -> Picture:
@@ -218,7 +217,8 @@ def finish(figure: Picture, *sentences: str) -> Picture:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=6, color=GREY)
     layout = figure.get_layout_engine()
     layout.execute(figure)
-    if any([_spread(axes) for axes in figure.axes]):
-        layout.execute(figure)
+    for axes in figure.axes:
+        _spread(axes)
+    layout.execute(figure)
     figure.set_layout_engine("none")
     return figure
