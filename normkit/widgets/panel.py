@@ -18,7 +18,7 @@ from normkit.plots.style import Picture
 from .picture import Mark, PictureWidget
 from .work import Dropped, Ticket, Worker
 
-__all__ = ["Panel", "Shown", "png"]
+__all__ = ["Panel", "Shown", "png", "sentence"]
 
 DPI = 110  # pixels an inch, as notebooks show figures
 WORKER = Worker()  # one for all panels: figures are drawn one after the other
@@ -52,6 +52,18 @@ def png(figure: Picture) -> tuple[bytes, int]:
     with plots.style(), BytesIO() as buffer:
         figure.savefig(buffer, format="png")
         return buffer.getvalue(), round(DPI * figure.get_size_inches()[0])
+
+
+def sentence(error: Exception) -> str:
+    """An error in one line: its own words, after its kind where these were not meant for people.
+
+    Example:
+        >>> sentence(ValueError("no such layer")), sentence(KeyError("conv1"))
+        ('no such layer', "KeyError: 'conv1'")
+    """
+    words = " ".join(str(error).split()) or "no more is known"
+    told = isinstance(error, ValueError | OSError)
+    return words if told else f"{type(error).__name__}: {words}"
 
 
 def _button(name: str, words: str, act: Callable[[], None]) -> ipywidgets.Button:
@@ -97,9 +109,8 @@ class Panel:
         )  # fmt: skip
         words = "Write the picture as pdf and png, its numbers as csv"
         self.save = _button("Save", words, self._export)
-        for control in self.controls.values():
-            if "value" in control.traits() and not isinstance(control, ipywidgets.Button):
-                control.observe(self._changed, "value")
+        for control in self._valued().values():
+            control.observe(self._changed, "value")
         self.widget = self._layout(rows)
 
     def _layout(self, rows: Sequence[Sequence[str]] | None) -> ipywidgets.VBox:
@@ -114,8 +125,12 @@ class Panel:
 
     def request(self) -> Mapping[str, Any]:
         """What `compute` is asked for: the values of the controls; a child may add to them."""
+        return {name: control.value for name, control in self._valued().items()}
+
+    def _valued(self) -> dict[str, ipywidgets.Widget]:
+        """The controls that have a value; a button has none."""
         return {
-            name: control.value
+            name: control
             for name, control in self.controls.items()
             if "value" in control.traits() and not isinstance(control, ipywidgets.Button)
         }
@@ -189,10 +204,8 @@ class Panel:
         self.state.value = f"<span>{html.escape(words)}</span>"
 
     def _fail(self, error: Exception) -> None:
-        words = " ".join(str(error).split()) or "no more is known"
-        if not isinstance(error, ValueError | OSError):
-            words = f"{type(error).__name__}: {words}"
-        self.state.value = f'<span role="alert" style="color:#B00020">{html.escape(words)}</span>'
+        words = html.escape(sentence(error))
+        self.state.value = f'<span role="alert" style="color:#B00020">{words}</span>'
 
     def cancel(self) -> None:
         """End what is being computed; the picture that is there stays."""

@@ -14,7 +14,7 @@ from normkit import networks
 from normkit.records import Store
 
 from . import picker_parts as parts
-from .panel import WORKER
+from .panel import WORKER, sentence
 from .session import Session
 from .sources import CARRIED, Measured, carried, measured, recorded, runs
 from .work import Dropped, Ticket
@@ -194,11 +194,8 @@ class Slot:
         self.state.value = f'<div style="line-height:1.4">{html.escape(words)}</div>'
 
     def _fail(self, error: Exception) -> None:
-        words = " ".join(str(error).split()) or "no more is known"
-        if not isinstance(error, ValueError | OSError):
-            words = f"{type(error).__name__}: {words}"
-        look = "line-height:1.4;color:#B00020"
-        self.state.value = f'<div role="alert" style="{look}">{html.escape(words)}</div>'
+        look, words = "line-height:1.4;color:#B00020", html.escape(sentence(error))
+        self.state.value = f'<div role="alert" style="{look}">{words}</div>'
 
 
 class Picker:
