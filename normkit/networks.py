@@ -2,28 +2,25 @@
 
 import dataclasses
 import difflib
-import json
 import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from normkit import layers, models, training
 from normkit.models.checks import input_normalization
 from normkit.records import Record, Store
+from normkit.records.tensors import CHECKPOINT, read_tensors
 
 __all__ = ["Network", "Reading", "classifiers", "load", "load_classifier", "load_file",
            "load_record"]  # fmt: skip
 
 Weights = dict[str, Tensor]
 Note = dict[str, Any] | None
-NOTED = ("config", "meta")  # in the metadata of a file that a store has written
-PICKLED = (b"PK", b"\x80")  # how what torch.save writes begins: an archive, a bare pickle
-CHECKPOINT = "give a .safetensors file or a state dict of torch.save"
 
 
 class Network(NamedTuple):
@@ -113,7 +110,7 @@ def load_file(
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "is not there"
         raise ValueError(f"{path} {found}; {CHECKPOINT}")
-    return _made(str(path), *_read(path), size, reading, ask, option)
+    return _made(str(path), *read_tensors(path), size, reading, ask, option)
 
 
 def load_record(record: Record) -> Network:
@@ -141,10 +138,7 @@ def _made(
             if value is not None:
                 called = option.format(field)
                 raise ValueError(f"{called} must be left out: {name} carries its configuration")
-        config, form = note["config"], note["meta"]["form"]
-        model, title = training.rebuild(config, form, weights), f"{config['model']} ({name})"
-        size = tuple(form["input_size"])
-        return Network(title, model, size, form["num_classes"], config["dataset"])
+        return _rebuilt(name, weights, note)
     if size is None:
         raise ValueError(f"{name} does not say which images it is for: give {ask}")
     if weights is None:
@@ -156,7 +150,7 @@ def _made(
 def _find(target: str, store: Store, accepted: bool) -> tuple[str, Weights | None, Note]:
     """What to call the target; its tensors; what a store noted with them."""
     if Path(target).is_file():
-        return target, *_read(Path(target))
+        return target, *read_tensors(Path(target))
     keys = [key for key in store.keys() if key.startswith(target)]
     if len(keys) > 1:
         raise ValueError(f"{target!r} begins several keys, type more of it: {', '.join(keys)}")
@@ -177,36 +171,31 @@ def _recorded(record: Record) -> tuple[str, Weights, Note]:
     return f"record {record.key}", weights, {"config": record.config, "meta": record.meta}
 
 
-def _read(path: Path) -> tuple[Weights, Note]:
-    """The tensors of a file, and what a store noted with them; nothing in the file is run."""
-    safe = path.suffix == ".safetensors"
+class _InPlace(TorchFunctionMode):
+    """Inside, tensors stay on the device where they are."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func is Tensor.to else func(*args, **(kwargs or {}))
+
+
+def _rebuilt(name: str, weights: Weights, note: Note) -> Network:
+    """The network whose configuration stands beside its weights.
+
+    It is first made without memory, so that one which is larger than its weights never is.
+    """
     try:
-        if safe:
-            with safe_open(path, framework="pt") as file:
-                weights = {name: file.get_tensor(name) for name in file.keys()}
-                texts = file.metadata() or {}
-            noted = {name: json.loads(texts[name]) for name in NOTED if name in texts}
-            return weights, noted if len(noted) == len(NOTED) else None
-        with warnings.catch_warnings(action="ignore"):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # the bytes may be anything, and so may the error
-        reader = "safetensors" if safe else "torch.load(weights_only=True)"
-        says = f"{path} is refused: {reader} does not read it ({type(error).__name__})"
-        if safe or not path.read_bytes()[:2].startswith(PICKLED):
-            raise ValueError(f"{says}, it is no checkpoint or damaged; {CHECKPOINT}") from error
-        raise ValueError(
-            f"{says}, and anything else could run code from it; save its state dict with "
-            "safetensors.torch.save_file"
-        ) from error
-    for name in ("state_dict", "model_state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
-            loaded = loaded[name]
-    if not isinstance(loaded, dict) or not loaded:
-        found = "nothing" if loaded == {} else f"a {type(loaded).__name__}"
-        raise ValueError(f"{path} holds {found}, not a state dict")
-    return {str(name).removeprefix("module."): value for name, value in loaded.items()}, None
+        config, form = note["config"], note["meta"]["form"]
+        with torch.device("meta"), _InPlace(), warnings.catch_warnings(action="ignore"):
+            training.rebuild(config, form, weights)
+        model, title = training.rebuild(config, form, weights), f"{config['model']} ({name})"
+        return Network(
+            title, model, tuple(form["input_size"]), form["num_classes"], config["dataset"]
+        )
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} carries no configuration of a network ({found})") from error
 
 
 def _recognized(

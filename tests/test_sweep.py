@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from normkit import data, models, sweep
 from normkit.records import Store
-from normkit.training import TrainConfig
+from normkit.training import TrainConfig, train
 
 TINY = TrainConfig(epochs=1, subset=32, width=4, norms=(), final_norms=())
 SIX = [dataclasses.replace(TINY, seed=seed) for seed in range(6)]
@@ -47,6 +49,50 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path):
     with ThreadPoolExecutor(1) as executor, pytest.raises(sweep.SweepError, match="1 of 3"):
         sweep.run([SIX[0], impossible, SIX[1]], store=store, executor=executor, progress=False)
     assert store.get(SIX[0]) is not None and store.get(SIX[1]) is not None
+
+
+def _workers():
+    """The processes of a pool, without the one that tracks what they share."""
+    children = psutil.Process().children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_a_worker_that_is_killed_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("NORMKIT_JOBS", "2")
+    store, endless = Store(tmp_path), dataclasses.replace(TINY, epochs=10**6)
+
+    def kill_the_last():
+        while len(store.keys()) < 3:
+            time.sleep(0.05)
+        for worker in _workers():
+            worker.kill()
+
+    killer = threading.Thread(target=kill_the_last)
+    killer.start()
+    with pytest.raises(sweep.SweepError, match="1 of 4 runs failed.*its process died") as failed:
+        sweep.run([endless, *SIX[:3]], store=store, progress=False)
+    killer.join()
+    assert "epochs=1000000" in str(failed.value)
+    assert all(store.get(config) for config in SIX[:3])
+    assert not _workers()
+
+
+def test_a_sweep_of_which_half_diverges_finishes_and_says_so(tmp_path, capsys):
+    wild = [dataclasses.replace(config, lr=1e38, epochs=3) for config in SIX[:2]]
+    records = sweep.run([*SIX[:2], *wild], store=Store(tmp_path))
+    assert [record.status.split(" at")[0] for record in records] == ["ok", "ok"] + ["diverged"] * 2
+    assert capsys.readouterr().err.endswith("2 of 4 runs diverged\n")
+
+
+def test_a_run_that_another_process_makes_is_waited_for_and_not_made_twice(tmp_path):
+    store, made = Store(tmp_path), []
+    with ThreadPoolExecutor(1) as executor:
+        with store.claim(TINY):
+            waiting = executor.submit(sweep.make, TINY, str(tmp_path))
+            made.append(train(TINY).save(store))
+            assert not waiting.done()
+    assert waiting.result() == made[0].key
+    assert store.get(TINY).meta == made[0].meta  # the record of the first, not a second one
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two"])

@@ -226,7 +226,7 @@ def test_a_failure_is_one_sentence_in_the_panel(places, in_this_process, monkeyp
     def fails(config, root):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(sweep, "_work", fails)
+    monkeypatch.setattr("normkit.sweep.running.make", fails)
     panel = _panel("bb.variance")
     panel.controls["run"].click()
     panel.wait()

@@ -14,6 +14,7 @@ from torch import nn
 
 from normkit import attacks, data, models, networks, training
 from normkit.records import Store
+from normkit.records.tensors import read_tensors
 from normkit.widgets import Network, Session
 from normkit.widgets.carry import CARRIED, CONFIGS, carried, packed
 from normkit.widgets.live import evaluating, network_of
@@ -88,7 +89,7 @@ def test_carried_files_are_small_and_hold_the_configurations_of_the_script():
     sizes = [carried_file(name).stat().st_size for name in CARRIED]
     assert sum(sizes) < 400_000, sizes
     for name in CARRIED:
-        _, note = networks._read(carried_file(name))
+        _, note = read_tensors(carried_file(name))
         assert training.from_dict(note["config"]) == CONFIGS[name], name
 
 

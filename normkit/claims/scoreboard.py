@@ -15,6 +15,11 @@ __all__ = ["compare", "write"]
 VERDICTS = ("reproduced", "not separable", "contradicted", "not run")
 COLUMNS = ["id", "paper", "statement", "verdict", "effect", "low", "high", "n", "profile"]
 COLUMNS += ["evidence"]
+WORDS, NUMBERS = ("id", "part", "verdict", "profile", "evidence"), ("effect", "low", "high")
+KINDS = dict.fromkeys(WORDS, str) | dict.fromkeys(NUMBERS, float) | {"n": int, "slack": float}
+PARTS = ("id", "part", "verdict", *NUMBERS, "n", "slack", "profile", "evidence")
+LARGEST = 1 << 24  # bytes of a table; all of them together have some 100,000
+MEND = "delete it and run its notebooks again"
 
 
 def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[Claim]) -> Path:
@@ -27,6 +32,9 @@ def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[C
 
     Returns:
         the path of `claims.csv`.
+
+    Raises:
+        ValueError: a `verdicts.csv` that is there is damaged.
     """
     folder = Path(folder)
     for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts):
@@ -34,7 +42,7 @@ def write(verdicts: Sequence[Verdict], folder: str | Path, catalogue: Sequence[C
         mine = [verdict for verdict in verdicts if verdict.claim.paper == paper]
         rows = _parts_table(mine)
         if path.is_file():
-            before = pd.read_csv(path)
+            before = _read(path, PARTS)
             rows = pd.concat([before[~before.id.isin(rows.id)], rows])
         replace(path, rows.sort_values("id", kind="stable").to_csv(index=False))
     return _summarize(folder, catalogue)
@@ -46,10 +54,16 @@ def compare(root: str | Path, ids: Sequence[str]) -> pd.DataFrame:
     Arguments:
         root: the folder that holds a folder of figures for each profile.
         ids: of the claims.
+
+    Raises:
+        ValueError: a `claims.csv` is damaged.
     """
     columns = {}
     for path in sorted(Path(root).glob("*/claims.csv")):
-        table = pd.read_csv(path).set_index("id").reindex(ids)
+        table = _read(path, COLUMNS)
+        if table.id.duplicated().any():
+            raise ValueError(f"{path} lists a claim twice; {MEND}")
+        table = table.set_index("id").reindex(ids)
         interval = table.effect.map("{:.3g}".format) + " [" + table.low.map("{:.3g}".format)
         interval += ", " + table.high.map("{:.3g}".format) + "]"
         shown = table.verdict + (", " + interval).where(table.n > 0, "")
@@ -57,18 +71,35 @@ def compare(root: str | Path, ids: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(ids, name="claim"))
 
 
+def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A table that `write` has written; anything else is refused."""
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        raise ValueError(f"{path} is no file of at most {LARGEST:,} bytes; {MEND}")
+    try:
+        table = pd.read_csv(path, dtype=KINDS)
+        words = [name for name in columns if name in WORDS]
+        table[words] = table[words].fillna("")
+        plain = isinstance(table.index, pd.RangeIndex) and list(table) == list(columns)
+        sound = plain and table.verdict.isin(VERDICTS).all() and (table.n >= 0).all()
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        found = " ".join(str(error).split())
+        raise ValueError(f"{path} is no table of verdicts ({found}); {MEND}") from error
+    if not sound:
+        raise ValueError(f"{path} is no table of verdicts; {MEND}")
+    return table
+
+
 def _summarize(folder: Path, catalogue: Sequence[Claim]) -> Path:
     judged: dict[str, Verdict] = {}
     claims = {claim.id: claim for claim in catalogue}
     for path in sorted(folder.glob("*/verdicts.csv")):
-        table = pd.read_csv(path)
+        table = _read(path, PARTS)
         for name, rows in table[table.id.isin(claims)].groupby("id", sort=False):
             fields = [field.name for field in dataclasses.fields(Part)]
             columns = rows.rename(columns={"part": "name"})[fields]
             parts = tuple(Part(*row) for row in columns.itertuples(index=False))
             head = rows.iloc[0]
-            evidence = "" if pd.isna(head.evidence) else head.evidence
-            judged[name] = Verdict(claims[name], parts, head.profile, evidence)
+            judged[name] = Verdict(claims[name], parts, head.profile, head.evidence)
     found = [judged.get(claim.id, Verdict(claim, (), folder.name, "")) for claim in catalogue]
     table = pd.DataFrame([_summary_row(v) for v in found], columns=COLUMNS)
     replace(folder / "claims.md", _markdown(found, folder.name))

@@ -6,10 +6,12 @@ import io
 import os
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,6 +20,8 @@ __all__ = ["Layout", "Source", "find", "read"]
 #: A decoder takes the contents of a split's files and returns images (N, C, H, W) and labels (N,).
 Arrays = tuple[np.ndarray, np.ndarray]
 Decoder = Callable[[Sequence[bytes]], Arrays]
+
+LIMIT = 1 << 28  # bytes; the largest official file has 170 million
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,10 @@ def read(name: str, source: Source, root: Path, *, download: bool) -> tuple[Arra
     layout, path = found
     contents = (_from_folder if path.is_dir() else _from_archive)(layout, path, source.origin)
     splits = ([contents.pop(file) for file in files] for files in (layout.train, layout.test))
-    return tuple(layout.decode(split) for split in splits)
+    try:
+        return tuple(layout.decode(split) for split in splits)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be decoded ({error})") from error
 
 
 def _download(name: str, source: Source, root: Path) -> None:
@@ -148,8 +155,14 @@ def _download(name: str, source: Source, root: Path) -> None:
         ) from error
 
 
-def _verify(content: bytes, digest: str, where: str, origin: str) -> bytes:
-    """The content itself, if its checksum is the published one."""
+def _verified(file: BinaryIO, size: int, digest: str, where: str, origin: str) -> bytes:
+    """The content of a file, if its checksum is the published one."""
+    if size > LIMIT:
+        raise ValueError(
+            f"{where} is another file: it has {size:,} bytes, the official ones at most "
+            f"{LIMIT:,}; delete it, then load again or get it from {origin}"
+        )
+    content = file.read(size)
     algorithm = {32: "md5", 40: "sha1"}[len(digest)]
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != digest:
@@ -169,23 +182,30 @@ def _from_folder(layout: Layout, folder: Path, origin: str) -> dict[str, bytes]:
                 f"{folder} is incomplete: it has no {file}; "
                 f"delete the folder, then load again or get it from {origin}"
             )
-    return {
-        file: _verify((folder / file).read_bytes(), digest, str(folder / file), origin)
-        for file, digest in digests.items()
-    }
+    return {file: _whole(folder / file, digest, origin) for file, digest in digests.items()}
+
+
+def _whole(path: Path, digest: str, origin: str) -> bytes:
+    with path.open("rb") as file:
+        return _verified(file, path.stat().st_size, digest, str(path), origin)
 
 
 def _from_archive(layout: Layout, path: Path, origin: str) -> dict[str, bytes]:
     """The verified contents of an archive's regular files of the expected names, in one pass."""
-    archive = _verify(path.read_bytes(), layout.archive_md5, str(path), origin)
+    archive = _whole(path, layout.archive_md5, origin)
     digests = {f"{layout.folder}/{k}": (k, v) for k, v in {**layout.train, **layout.test}.items()}
     contents = {}
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar:
-        for member in tar:
-            if member.isreg() and member.name in digests:
-                file, digest = digests[member.name]
-                where = f"{path}: {member.name}"
-                contents[file] = _verify(tar.extractfile(member).read(), digest, where, origin)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as tar:
+            for member in tar:
+                if not 0 <= member.size <= LIMIT:
+                    raise tarfile.TarError(f"{member.name} claims {member.size:,} bytes")
+                if member.isreg() and member.name in digests:
+                    file, digest = digests[member.name]
+                    where, unpacked = f"{path}: {member.name}", tar.extractfile(member)
+                    contents[file] = _verified(unpacked, member.size, digest, where, origin)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is no sound archive ({error}): get it from {origin}") from error
     for member_name, (file, _) in digests.items():
         if file not in contents:
             raise ValueError(f"{path} holds no file {member_name}: get it from {origin}")

@@ -106,8 +106,9 @@ def fit_state_dict(
         convolution: constructor of the convolutions.
 
     Raises:
-        ValueError: if an entry is not a tensor, if the kind of normalization cannot be told, or
-            if no net fits: the message names the nearest net and the first names that differ.
+        ValueError: if an entry is not a tensor or empty, if two names mean the same, if the kind
+            of normalization cannot be told, or if no net fits: the message names the nearest net
+            and the first names that differ.
 
     Example:
         >>> weights = build("vgg11", width=4, normalization=nn.Identity).state_dict()
@@ -117,6 +118,8 @@ def fit_state_dict(
     """
     _check_tensors(state_dict)
     state = _renamed(state_dict)
+    if len(state) < len(state_dict):
+        raise ValueError("state_dict must name every weight once, but two names mean the same")
     fixed = {
         "input_size": input_size,
         "normalization": normalization or _guess_normalization(state),
@@ -143,6 +146,8 @@ def _check_tensors(state_dict: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"state_dict must hold tensors only, but {key!r} is a {type(value).__name__}"
             )
+        if not value.numel():
+            raise ValueError(f"state_dict must hold values, but {key!r} is {tuple(value.shape)}")
 
 
 def _differences(state: Mapping[str, Tensor], name: str, options: dict[str, object]) -> list[str]:
@@ -179,9 +184,9 @@ def _guess_normalization(state: Mapping[str, Tensor]) -> Callable[..., nn.Module
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translates published names; names that follow no published pattern stay as they are."""
-    if {key.split(".")[0] for key in state} == set(_SMALL_CNN):
-        split = {key: key.split(".", 1) for key in state}
-        return {f"{_SMALL_CNN[split[key][0]]}.{split[key][1]}": v for key, v in state.items()}
+    parts = {key: key.partition(".") for key in state}
+    if {first for first, _, _ in parts.values()} == set(_SMALL_CNN):
+        return {f"{_SMALL_CNN[parts[key][0]]}.{parts[key][2]}": v for key, v in state.items()}
     if "conv1.weight" not in state:
         return dict(state)
     places = {m[0]: (int(m[1]), int(m[2])) for m in map(_BLOCK.match, state) if m}
@@ -205,7 +210,7 @@ def _candidates(
         next((v for k, v in state.items() if pattern.match(k)), None)
         for pattern in (_FIRST, _STAGE, _HEAD)
     )
-    if first is None or stage is None or head is None:
+    if any(weight is None or weight.dim() < 2 for weight in (first, stage, head)):
         return
     names = _family(state)
     pixels = math.prod(input_size) if "mlp" in names else 1

@@ -47,15 +47,19 @@ def kept(config: Measurement, store: Store) -> Record:
     """
     place = Store(store.root / "measurements")
     record = place.get(config)
-    if record is None:
-        config.dependencies()  # what the numbers depend on is what there is before, not after
+    if record is not None:
+        return record
+    config.dependencies()  # what the numbers depend on is what there is before, not after
+    with place.claim(config):
+        record = place.get(config)  # another process may have measured while this one waited
+        if record is not None:
+            return record
         start = time.perf_counter()
         with one_thread(), torch.no_grad():
             tables = config.tables()
         seconds = round(time.perf_counter() - start, 3)
         meta = {"status": "ok", "seconds": seconds, "hardware": hardware(1)}
-        record = place.put(config, tables=tables, meta=meta)
-    return record
+        return place.put(config, tables=tables, meta=meta)
 
 
 def measuring_code(*modules: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ __all__ = ["LargestStretch", "LargestSums"]
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,18 @@ class LargestSums:
             signs = torch.where(_uses(*geometry) > 0, signs, faded)
         self.lines[group, line] = (now, index, signs)
 
+    def state_dict(self) -> dict[str, Any]:
+        """G, as plain values and tensors."""
+        kept = self.lines.items()
+        return {"lines": [(*line, len(at) == 2, last, part) for line, (last, at, part) in kept]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from that G."""
+        self.lines = {}
+        for group, line, rows, last, part in state["lines"]:
+            index = (group, line) if rows else (group, slice(None), line)
+            self.lines[group, line] = (last, index, part)
+
     def terms(self, linear: LinearMap, now: int) -> Iterator[tuple]:
         """Index, factor and slice of every part of G."""
         least = torch.finfo(linear.weight.dtype).eps
@@ -126,6 +139,14 @@ class LargestStretch:
     def remember(self, linear: LinearMap, place: int, now: int) -> None:
         """Keep the vector for the next step."""
         self.vector = self._next
+
+    def state_dict(self) -> dict[str, Any]:
+        """The vector."""
+        return {"vector": self.vector}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from that vector."""
+        self.vector = state["vector"]
 
     def terms(self, linear: LinearMap, now: int) -> Iterator[tuple]:
         """The whole gradient, as index, factor and slice."""

@@ -5,6 +5,7 @@ __all__ = ["NormDecay"]
 import math
 import warnings
 from numbers import Real
+from typing import Any
 
 import pandas as pd
 import torch
@@ -56,8 +57,8 @@ class NormDecay:
     where stride >= kernel > 1; here nothing of it.
 
     Arguments:
-        model: the network, on any device. G is in no state dict: after a checkpoint is loaded
-            it starts from zero.
+        model: the network, on any device. Its state dict does not hold G; `state_dict` of this
+            object does.
         norm: "l1", "linf" or "spectral".
         beta: strength, 0 or more, the size of the term of each weight in the sum; the attribute
             of this name may be changed between steps.
@@ -159,6 +160,21 @@ class NormDecay:
             made = LargestSums(norm, self.memory) if single else LargestStretch()
             self._largest[included] = made
         return self._largest[included]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered from step to step, as plain values and tensors."""
+        kept = {included.name: largest.state_dict() for included, largest in self._largest.items()}
+        return {"steps": self._now, "layers": kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what another object of the same arguments remembered."""
+        self._now = state["steps"]
+        for included in self._layers:
+            if part := state["layers"].get(included.name):
+                norm = self.norm if self.norm != "spectral" else "linf"
+                made = LargestSums(norm, self.memory) if "lines" in part else LargestStretch()
+                made.load_state_dict(part)
+                self._largest[included] = made
 
     def _ready(self) -> list[tuple[IncludedLayer, LinearMap]]:
         """The layers that have a gradient, and their linear maps; the others are told of."""

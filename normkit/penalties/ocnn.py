@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import replace
 from numbers import Real
+from typing import Any
 
 import pandas as pd
 import torch
@@ -171,6 +172,13 @@ class OCNN:
             add_to_gradients_(layers, terms, self.weight)
         names = [included.name for included, _ in layers]
         return pd.DataFrame({"layer": names, "kind": KIND, "norm": NORM, "value": values})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a step does not depend on those before it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing is remembered."""
 
     def _ready(self) -> list[tuple[IncludedLayer, LinearMap]]:
         """The convolutions that have a gradient, and their maps; the others are told of."""

@@ -5,6 +5,7 @@ __all__ = ["PathSGD", "path_factors"]
 import copy
 import math
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ class PathSGD:
         if not trained:
             raise RuntimeError("no parameter has a gradient; call step() after backward()")
         if self._size is None:
-            raise RuntimeError("no forward pass called the model, so its input size is unknown")
+            raise RuntimeError("no forward pass called the model: its input size is unknown")
         if self._scale is None and self._handle is not None:
             _check_paths(copy.deepcopy(self._twin), self._size)
         total, factors = path_factors(self._twin, self.model, self._size)
@@ -182,6 +183,14 @@ class PathSGD:
                 whole = parameter.grad.double() + self.weight_decay * parameter.double()
                 parameter.grad.copy_(torch.where(kappa > 0, whole / kappa, 0.0))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The mean of kappa at the first step; None before it."""
+        return {"scale": self._scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with that mean."""
+        self._scale = state["scale"]
+
 
 def _check_arguments(model: nn.Module, input_size, weight_decay: float) -> None:
     """Refuse what is out of range."""
@@ -191,15 +200,14 @@ def _check_arguments(model: nn.Module, input_size, weight_decay: float) -> None:
         raise ValueError("model has no parameters")
     if not (isinstance(weight_decay, Real) and 0 <= weight_decay < math.inf):
         raise ValueError(f"weight_decay {weight_decay!r} is not a finite number, 0 or more")
-    whole = isinstance(input_size, tuple | list) and all(
-        isinstance(n, int) and n > 0 for n in input_size
-    )
+    listed = isinstance(input_size, tuple | list)
+    whole = listed and all(isinstance(n, int) and n > 0 for n in input_size)
     if input_size is not None and not whole:
         raise ValueError(f"input_size {input_size!r} is not (C, H, W) in positive integers")
 
 
 def _check_weights(model: nn.Module) -> None:
-    """Refuse weights that are computed from others: a path goes through what is trained."""
+    """Refuse weights that are computed: a path goes through what is trained."""
     for name, part in model.named_modules():
         if is_parametrized(part) or isinstance(vars(part).get("weight"), Tensor):
             raise ValueError(
@@ -225,8 +233,8 @@ def _check_paths(twin: nn.Module, input_size: tuple[int, ...]) -> None:
             drawn = 0.5 + torch.rand(parameter.shape, dtype=torch.float64, generator=generator)
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 1
             parameter.copy_(0 * drawn if key == "bias" else drawn / fan_in)
-    one = torch.rand(16, *input_size, dtype=torch.float64, generator=generator)
-    one = one.to(next(twin.parameters()).device)
+    drawn = torch.rand(16, *input_size, dtype=torch.float64, generator=generator)
+    one = drawn.to(next(twin.parameters()).device)
     try:
         single, double, alone = (twin(x) for x in (one, 2 * one, one[8:]))
         fits = torch.allclose(double, 2 * single, rtol=1e-6, atol=0.0)

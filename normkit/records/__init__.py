@@ -3,7 +3,8 @@
 from .code import code_hashes
 from .files import StoreError, digest, replace
 from .places import default_root, figures_root, project_root
-from .store import Record, Store
+from .record import Record
+from .store import Store
 
 __all__ = [
     "Record",

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any
 __all__ = [
     "MANIFEST",
     "StoreError",
-    "alive",
     "digest",
     "publish",
+    "read_json",
     "read_manifest",
     "reason",
     "replace",
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 MANIFEST = "record.json"
+PARTS = {"key": str, "kind": str, "config": dict, "depends": dict, "files": dict, "meta": dict}
+LARGEST = 1 << 26  # bytes of JSON
 
 
 class StoreError(RuntimeError):
@@ -44,6 +47,23 @@ def digest(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: no file, or one that cannot be read.
+        ValueError: not JSON, or more of it than anything here writes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size:,} bytes, more than {LARGEST:,}")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a record, every file checked against it.
 
@@ -52,19 +72,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     key = folder.name
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST)
         checksum = manifest.pop("checksum")
         sound = digest(manifest) == checksum and manifest["key"] == key
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        _check(manifest)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise StoreError(f"record {key}: {MANIFEST} cannot be read ({error!r})") from None
     if not sound:
         raise StoreError(f"record {key}: {MANIFEST} differs from its checksum")
     for name, expected in manifest["files"].items():
         if not (folder / name).is_file():
             raise StoreError(f"record {key}: file {name} is missing")
-        if digest((folder / name).read_bytes()) != expected:
+        try:
+            with open(folder / name, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"record {key}: file {name} not read: {reason(error)}") from error
+        if found != expected:
             raise StoreError(f"record {key}: file {name} differs from its checksum")
     return manifest
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Whether the parts are of the kinds that `write` writes, and files are of this folder."""
+    for name, kind in PARTS.items():
+        if not isinstance(manifest[name], kind):
+            raise TypeError(f"{name} is a {type(manifest[name]).__name__}")
+    for name, kind in {"status": str, "seconds": int | float}.items():
+        if not isinstance(manifest["meta"][name], kind):
+            raise TypeError(f"meta.{name} is a {type(manifest['meta'][name]).__name__}")
+    if odd := [name for name in manifest["files"] if Path(name).name != name or "\0" in name]:
+        raise ValueError(f"{odd[0]!r} is no file of a record")
 
 
 def write(
@@ -112,12 +150,19 @@ def _versions() -> dict[str, str]:
 
 
 def replace(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all; its folder is made."""
+    """Write a file whole or not at all; its folder is made.
+
+    Raises:
+        OSError: names the file that cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         unfinished.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(unfinished, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -127,14 +172,3 @@ def reason(error: OSError) -> str:
     if error.errno == errno.ENOSPC or "No space left" in str(error):
         return "no room on the disk; free some space and start again, finished runs are kept"
     return f"{error.strerror or error} ({error.filename})"
-
-
-def alive(folder: Path) -> bool:
-    """Whether the process that a scratch folder is named after still runs."""
-    try:
-        os.kill(int(folder.name.split("-")[0]), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        pass  # alive, and somebody else's
-    return True

@@ -1,76 +1,25 @@
 """A folder of finished runs, addressed by what they depend on."""
 
+import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import MANIFEST, StoreError, alive, digest, publish, read_manifest, reason, write
+from .files import MANIFEST, StoreError, digest, publish, read_json, read_manifest, reason, write
 from .places import default_root
+from .record import Record
+from .unfinished import claimed, leftovers, remove
 
-__all__ = ["Record", "Store"]
+__all__ = ["Store"]
 
 UNFINISHED = ".unfinished"
 SET_ASIDE = "corrupt"
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One finished run: what was asked (`config`), what came of it, and how.
-
-    `meta` holds `status` ("ok" or "diverged at step N"), `seconds`, versions, seed, device and
-    threads; `table(name)` and `weights()` read the files, whose checksums held when the record
-    was opened.
-    """
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def key(self) -> str:
-        """The record's name in the store."""
-        return self.manifest["key"]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration as plain values; `training.from_dict` makes it one again."""
-        return self.manifest["config"]
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Status, seconds, versions, seed, device, threads."""
-        return self.manifest["meta"]
-
-    @property
-    def status(self) -> str:
-        """\"ok\", or the sentence that says what went wrong in the run."""
-        return self.meta["status"]
-
-    def table(self, name: str) -> "Any":
-        """One of the run's tables as a DataFrame.
-
-        Raises:
-            KeyError: if the run has no such table; the message lists those it has.
-        """
-        import pandas as pd
-
-        if f"{name}.parquet" not in self.manifest["files"]:
-            has = ", ".join(sorted(Path(f).stem for f in self.manifest["files"])) or "none"
-            raise KeyError(f"table {name!r} is not in record {self.key}; it has: {has}")
-        return pd.read_parquet(self.folder / f"{name}.parquet")
-
-    def weights(self) -> dict[str, "Any"]:
-        """The state dict, on the CPU; empty where the run kept none."""
-        from safetensors.torch import load_file
-
-        path = self.folder / "weights.safetensors"
-        return load_file(path) if path.name in self.manifest["files"] else {}
 
 
 class Store:
@@ -146,10 +95,28 @@ class Store:
             write(scratch, key, config, tables, weights, meta)
             publish(scratch, self.root / key, replace)
         except OSError as error:
-            raise StoreError(f"record {key} not written: {reason(error)}") from error
+            why = f"record {key} not written to {self.root}: {reason(error)}"
+            raise StoreError(why) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return self.open(key)
+
+    @contextlib.contextmanager
+    def claim(self, config: Any) -> Iterator[Path]:
+        """Inside the block no other process makes this run; gives the file for its checkpoint.
+
+        A process that comes second waits, and should then look whether the run is there.
+
+        Raises:
+            StoreError: a folder that cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(claimed(self.root / UNFINISHED, self.key(config)))
+            except OSError as error:
+                why = f"store {self.root} cannot be written: {reason(error)}"
+                raise StoreError(why) from error
+            yield path
 
     def keys(self) -> list[str]:
         """The keys of all records, sorted."""
@@ -199,15 +166,15 @@ class Store:
         """Remove what killed processes left, what was set aside, and records not to `keep`.
 
         Returns:
-            the folders removed, or with `dry_run` those that would be.
+            what was removed, or with `dry_run` would be.
         """
-        gone = [p for p in (self.root / UNFINISHED).glob("*-*") if not alive(p)]
+        gone = list(leftovers(self.root / UNFINISHED))
         gone += (self.root / SET_ASIDE).glob("*")
         for key, status in self.verify().itertuples(index=False):
             if status != "ok" or (keep is not None and not keep(self.open(key))):
                 gone.append(self.root / key)
-        for folder in () if dry_run else gone:
-            shutil.rmtree(folder)
+        for path in () if dry_run else gone:
+            remove(path)
         return gone
 
     def why_missing(self, config: Any) -> str:
@@ -215,10 +182,10 @@ class Store:
         older = self.root.glob(f"{_config_hash(config)}-*/{MANIFEST}")
         before = max(older, key=lambda path: path.stat().st_mtime, default=None)
         try:
-            old = json.loads(before.read_bytes())["depends"] if before else None
+            old = read_json(before)["depends"] if before else None
         except (OSError, ValueError, KeyError, TypeError):
             old = None
-        if old is None:
+        if not isinstance(old, dict):
             return "not run yet"
         new = config.dependencies()
         changed = [name for name in sorted(old | new) if old.get(name) != new.get(name)]

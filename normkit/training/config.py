@@ -1,20 +1,20 @@
 """What a run is: frozen, complete, and checked before anything starts."""
 
 import dataclasses
-import functools
-import os
 from collections.abc import Callable, Sequence
 
 from normkit import data, layers, models, probes, records
 
 from .checks import known, not_negative, positive, typed
 from .parts import Adversary, ConvolutionOptions, Evaluation, Penalty, Projection
+from .source import dataset
 
-__all__ = ["TrainConfig", "dataset"]
+__all__ = ["TrainConfig"]
 
 OBJECTIVES = ("classification", "reconstruction")
 SHORTCUTS = ("conv1x1", "conv3x3", "pad", "all_conv1x1")
 OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("constant", "linear", "one_cycle", "step")
 NORMS = ("l1", "linf", "spectral", "frobenius", "stable_rank")
 
@@ -72,6 +72,8 @@ class TrainConfig:
         augment: a name of `data.AUGMENTATIONS`.
         seed: of everything random in the run.
         device: cpu or cuda (see `resolve_device` for "auto").
+        precision: of the training steps: float32, or bfloat16 where torch's autocast takes it
+            (weights, updates and what is measured stay float32).
         penalty: what is done to gradients.
         projection: what changes weights after a step.
         adversary: how training images are attacked.
@@ -137,6 +139,7 @@ class TrainConfig:
     augment: str = "shift"
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"
     penalty: Penalty = Penalty()
     projection: Projection = Projection()
     adversary: Adversary = Adversary()
@@ -190,16 +193,6 @@ class TrainConfig:
         return {f"data {self.dataset}": dataset(self.dataset).fingerprint()} | found
 
 
-def dataset(name: str) -> data.Dataset:
-    """A data set, loaded once per process and data folder."""
-    return _dataset(name, os.environ.get("NORMKIT_DATA"))
-
-
-@functools.lru_cache(maxsize=4)
-def _dataset(name: str, root: str | None) -> data.Dataset:
-    return data.load(name, root)
-
-
 def _check_names(config: TrainConfig) -> None:
     accepted: dict[str, Sequence[str]] = {
         "dataset": data.NAMES,
@@ -217,6 +210,7 @@ def _check_names(config: TrainConfig) -> None:
         "probe_on": ("fixed", "training"),
         "augment": tuple(data.AUGMENTATIONS),
         "device": ("cpu", "cuda"),
+        "precision": PRECISIONS,
     }
     for field, names in accepted.items():
         known(field, getattr(config, field), names)

@@ -1,9 +1,10 @@
 """Training of a generative adversarial network: two nets, one loop, scores as it goes."""
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,54 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from normkit import data, records
+from normkit import data
 
+from .alone import one_thread
 from .gan_config import GanConfig
 from .gan_nets import Gan, build_gan
-from .loop import _one_thread
+from .resume import Checkpoint
+from .run import GanRun
 from .scores import Scorer, scorer
-from .task import Form, generator, prepare
+from .task import generator, prepare
 
-__all__ = ["GanRun", "gan_losses", "train_gan"]
+__all__ = ["gan_losses", "train_gan"]
 
 SHEET = 100  # images that a run keeps
 HISTORY = ["step", "d_loss", "g_loss", "frechet", "inception", "seconds"]
-
-
-@dataclasses.dataclass(frozen=True)
-class GanRun:
-    """What `train_gan` gives back.
-
-    `tables` holds `history` (one row a look at the scores; `d_loss` and `g_loss` are means over
-    the steps since the last) and `samples` (index, row, column, channel, value in [0, 1]: a sheet
-    of 100 images from noise of their own, empty if the run diverged). `limits` are the scorer's.
-    `status` is "ok" or "diverged at step N", the first being 1. `seconds` are those of the
-    training alone: the classifier is trained once for many runs.
-    """
-
-    config: GanConfig
-    form: Form
-    model: Gan
-    tables: dict[str, pd.DataFrame]
-    limits: dict[str, float]
-    status: str
-    seconds: float
-
-    def save(self, store: records.Store, *, replace: bool = False) -> records.Record:
-        """Put the run into a store (see `Store.put`); `restore_gan` gives its nets back."""
-        meta = {
-            "status": self.status,
-            "seconds": round(self.seconds, 3),
-            "threads": 1,
-            "seed": self.config.seed,
-            "device": self.config.device,
-            "form": dataclasses.asdict(self.form),
-            "limits": self.limits,
-        }
-        weights = self.model.state_dict()
-        return store.put(
-            self.config, tables=self.tables, weights=weights, meta=meta, replace=replace
-        )
 
 
 def gan_losses(kind: str) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]:
@@ -100,11 +67,16 @@ def gan_losses(kind: str) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[
     )
 
 
-def train_gan(config: GanConfig) -> GanRun:
+def train_gan(config: GanConfig, *, checkpoint: Path | None = None) -> GanRun:
     """Train a generator against a discriminator, on one CPU thread or one GPU.
 
     On a CPU the result is a function of the configuration, as that of `train` is. A loss or
     weight that is no longer finite ends the run at the next look at the scores.
+
+    Arguments:
+        config: the run.
+        checkpoint: a file that keeps the state about once a minute, at a look at the scores; if
+            it is there, training goes on from it, to the same bits.
 
     Raises:
         ValueError: a batch larger than the training set, or images that cannot be halved; before
@@ -119,13 +91,12 @@ def train_gan(config: GanConfig) -> GanRun:
     if len(task.images) < config.batch_size:
         found = f"batch_size is {config.batch_size}, and there are {len(task.images)} images"
         raise ValueError(f"{found}; a batch must not be larger than the training set")
-    with _one_thread():
+    with one_thread():
         model = build_gan(config, task.form)
         judge = scorer(config.classifier())
-        started = time.perf_counter()
         trainer = _Trainer(config, task.images, model, judge)
-        trainer.run()
-        seconds = time.perf_counter() - started
+        trainer.run(Checkpoint(checkpoint))
+        seconds = trainer.seconds()
         tables = {
             "history": pd.DataFrame(trainer.history, columns=HISTORY),
             "samples": _sheet(trainer.images("samples", SHEET if trainer.status == "ok" else 0)),
@@ -145,33 +116,70 @@ class _Trainer:
             for net in (model.discriminator, model.generator)
         ]
         self.noises = generator(config.seed, "noise")
-        self.batches = self._batches(generator(config.seed, "order"))
-        self.status, self.history = "ok", []
+        self.order = generator(config.seed, "order")
+        self.status, self.history, self.done = "ok", [], 0
+        self.waiting: list[Tensor] = []  # batches of this pass over the images
+        self.started = time.perf_counter()  # less what was spent before a checkpoint
 
-    def _batches(self, order: torch.Generator) -> Iterator[Tensor]:
+    def seconds(self) -> float:
+        """How long the run has taken, before it was stopped, too."""
+        return time.perf_counter() - self.started
+
+    def batch(self) -> Tensor:
+        """The indices of the next whole batch; a new pass over the images follows the last."""
         size = self.config.batch_size
-        while True:
-            chosen = data.batches(len(self.real), size, order)
-            yield from (part.to(self.real.device) for part in chosen if len(part) == size)
+        while not self.waiting:
+            chosen = data.batches(len(self.real), size, self.order)
+            self.waiting = [part for part in chosen if len(part) == size]
+        return self.waiting.pop(0).to(self.real.device)
 
-    def run(self) -> None:
-        config, kept, started = self.config, [], time.perf_counter()
-        self.look(0, [(math.nan, math.nan)], started)
-        for step in range(1, config.steps + 1):
+    def run(self, checkpoint: Checkpoint) -> None:
+        """All steps, or those that a checkpoint leaves."""
+        config, kept, state = self.config, [], checkpoint.load()
+        if state is None:
+            self.look(0, [(math.nan, math.nan)])
+        else:
+            self.load(state)
+        for step in range(self.done + 1, config.steps + 1):
             falls = (config.steps - step + 1) / config.steps
             kept.append(self.step(falls if config.schedule == "linear" else 1.0))
             if step % config.evaluate_every and step < config.steps:
                 continue
-            first = step - len(kept) + 1
-            state = (t for t in self.model.state_dict().values() if t.is_floating_point())
-            weights = [tensor.isfinite().all() for tensor in state]
-            finite = [torch.stack(pair).isfinite().all() for pair in kept]
-            lost = (~torch.stack([*finite, torch.stack(weights).all()])).nonzero()
-            if len(lost):
-                self.status = f"diverged at step {min(first + int(lost[0]), step)}"
+            if lost := self.lost(kept):
+                self.status = f"diverged at step {min(step - len(kept) + lost, step)}"
                 return
-            self.look(step, [(d.item(), g.item()) for d, g in kept], started)
-            kept = []
+            self.look(step, [(d.item(), g.item()) for d, g in kept])
+            self.done, kept = step, []
+            if checkpoint.due and step < config.steps:
+                checkpoint.save(self.state())
+
+    def lost(self, kept: list[tuple[Tensor, Tensor]]) -> int:
+        """The first of these steps, counted from 1, that is not finite; the weights come last."""
+        state = (t for t in self.model.state_dict().values() if t.is_floating_point())
+        weights = [tensor.isfinite().all() for tensor in state]
+        finite = [torch.stack(pair).isfinite().all() for pair in kept]
+        lost = (~torch.stack([*finite, torch.stack(weights).all()])).nonzero()
+        return int(lost[0]) + 1 if len(lost) else 0
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "streams": [stream.get_state() for stream in (self.noises, self.order)],
+            "progress": [self.waiting, self.history, self.done],
+            "seconds": self.seconds(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(part)
+        for stream, part in zip((self.noises, self.order), state["streams"], strict=True):
+            stream.set_state(part)
+        self.waiting, self.history, self.done = state["progress"]
+        self.started = time.perf_counter() - state["seconds"]
 
     def step(self, factor: float) -> tuple[Tensor, Tensor]:
         """One update of the generator, and those of the discriminator before it; both losses."""
@@ -189,7 +197,7 @@ class _Trainer:
 
     def criticize(self) -> Tensor:
         critic = self.model.discriminator
-        real = data.to_float(self.real[next(self.batches)])
+        real = data.to_float(self.real[self.batch()])
         with torch.no_grad():
             made = self.model(self.noise())
         with parametrize.cached():  # the same weights for both, from one power iteration
@@ -219,12 +227,12 @@ class _Trainer:
         made.train()
         return images
 
-    def look(self, step: int, losses: list[tuple[float, float]], started: float) -> None:
+    def look(self, step: int, losses: list[tuple[float, float]]) -> None:
         """A row of the history."""
         means = (sum(parts) / len(parts) for parts in zip(*losses, strict=True))
         row = dict(zip(("step", "d_loss", "g_loss"), (step, *means), strict=True))
         row |= self.judge(self.images("score", self.config.score_images))
-        self.history.append(row | {"seconds": time.perf_counter() - started})
+        self.history.append(row | {"seconds": self.seconds()})
 
 
 def _sheet(images: Tensor) -> pd.DataFrame:

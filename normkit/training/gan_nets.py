@@ -10,9 +10,10 @@ from torch.nn.utils import parametrizations
 
 from normkit import layers, models, records
 
+from .alone import seeded
 from .gan_config import GanConfig
 from .settings import from_dict
-from .task import _SEEDING, Form
+from .task import Form
 
 __all__ = ["Gan", "build_gan", "restore_gan", "spectral_conv_norm"]
 
@@ -47,8 +48,7 @@ def build_gan(config: GanConfig, form: Form) -> Gan:
         (True, torch.Size([3, 1, 8, 8]))
     """
     channels, *size = form.input_size
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         maker = models.gan.generator(
             latent=config.latent,
             out_channels=channels,

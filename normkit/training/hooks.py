@@ -1,7 +1,6 @@
 """The methods that a configuration names, ready to act at every step."""
 
-from collections.abc import Callable
-from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,64 +13,71 @@ from .config import TrainConfig
 from .parts import Projection
 from .task import Task
 
-__all__ = ["penalty", "projection", "refresh_statistics"]
+__all__ = ["Method", "penalty", "projection", "refresh_statistics"]
 
 
-def penalty(config: TrainConfig, model: nn.Module, task: Task) -> Callable[[], object] | None:
-    """What acts on the gradients, after backward; None where the configuration names nothing."""
+class Method(Protocol):
+    """What acts at every step, and what it remembers from one to the next."""
+
+    def step(self) -> object:
+        """Act."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember that."""
+
+
+def penalty(config: TrainConfig, model: nn.Module, task: Task) -> list[Method]:
+    """What acts on the gradients, after backward."""
     chosen = config.penalty
+    size = task.form.input_size
     if chosen.kind == "none":
-        return None
+        return []
     if chosen.kind == "path_sgd":
-        return penalties.PathSGD(
-            model,
-            input_size=task.form.input_size,
-            weight_decay=config.weight_decay,
-            relative=True,
-        ).step
+        decay = config.weight_decay
+        return [penalties.PathSGD(model, input_size=size, weight_decay=decay, relative=True)]
     if chosen.kind == "ocnn":
-        return penalties.OCNN(model, weight=chosen.beta, input_size=task.form.input_size).step
-    return penalties.NormDecay(
-        model,
-        norm=chosen.norm,
-        beta=chosen.beta,
-        memory=chosen.memory,
-        include=chosen.include,
-        input_size=task.form.input_size,
-    ).step
+        return [penalties.OCNN(model, weight=chosen.beta, input_size=size)]
+    return [
+        penalties.NormDecay(
+            model,
+            norm=chosen.norm,
+            beta=chosen.beta,
+            memory=chosen.memory,
+            include=chosen.include,
+            input_size=size,
+        )
+    ]
 
 
 def projection(
     config: TrainConfig, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer
-) -> Callable[[], object] | None:
-    """What acts on the weights, after a step; None where the configuration names nothing.
+) -> list[Method]:
+    """What acts on the weights, after a step.
 
     Raises:
         ValueError: a projection that the network cannot have, or that would never act.
     """
-    chosen, acts = config.projection, []
+    chosen, methods = config.projection, []
     if chosen.batch_norm is not None:
         batch_norms(model)
     if chosen.kind == "enorm":
-        acts.append(_enorm(chosen, model, optimizer))
+        methods.append(_enorm(chosen, model, optimizer))
     elif chosen.kind != "none":
         written_layers(model)
-        acts.append(_bounded(chosen, model, task.form.input_size))
+        methods.append(_Bounded(chosen, model, task.form.input_size))
     if chosen.kind != "none":
         _check_every(config, len(task.images))
     if chosen.batch_norm is not None:  # last: balancing moves the norms that are bounded
-        acts.append(partial(projections.project_batch_norm_, model, chosen.batch_norm))
-
-    def act() -> None:
-        for each in acts:
-            each()
-
-    return act if acts else None
+        methods.append(_BoundedBatchNorm(chosen.batch_norm, model))
+    return methods
 
 
 def _enorm(
     chosen: Projection, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Callable[[], object]:
+) -> projections.ENorm:
     return projections.ENorm(
         model,
         optimizer,
@@ -82,25 +88,47 @@ def _enorm(
         cycles=chosen.cycles,
         every=chosen.every,
         variant=chosen.variant,
-    ).step
+    )
 
 
-def _bounded(chosen: Projection, model: nn.Module, size: tuple[int, ...]) -> Callable[[], None]:
-    steps = 0
+class _Bounded:
+    """Bounds the norms or singular values of all layers once in some steps."""
 
-    def act() -> None:
-        nonlocal steps
-        steps += 1
-        if steps % chosen.every:
+    def __init__(self, chosen: Projection, model: nn.Module, size: tuple[int, ...]):
+        self.chosen, self.model, self.size, self.steps = chosen, model, size, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps % self.chosen.every:
             return
-        if chosen.kind == "norms":
-            projections.project_norms_(model, chosen.bound, norm=chosen.norm, input_size=size)
+        model, bound, size = self.model, self.chosen.bound, self.size
+        if self.chosen.kind == "norms":
+            projections.project_norms_(model, bound, norm=self.chosen.norm, input_size=size)
         else:
-            projections.clip_singular_values_(
-                model, chosen.bound, size, alternate=chosen.alternate
-            )
+            alternate = self.chosen.alternate
+            projections.clip_singular_values_(model, bound, size, alternate=alternate)
 
-    return act
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+class _BoundedBatchNorm:
+    """Bounds the norms of BatchNorm layers at every step."""
+
+    def __init__(self, bound: float, model: nn.Module):
+        self.bound, self.model = bound, model
+
+    def step(self) -> None:
+        projections.project_batch_norm_(self.model, self.bound)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 def _check_every(config: TrainConfig, images: int) -> None:

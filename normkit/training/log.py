@@ -5,6 +5,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 import torch
@@ -25,12 +26,32 @@ class Log:
 
     def __init__(self, config: TrainConfig, task: Task, on_epoch: Callable | None):
         self.config, self.task, self.on_epoch = config, task, on_epoch
-        self.started = time.perf_counter()
+        self.started = time.perf_counter()  # less what was spent before a checkpoint
         self.status = "ok"
         self.history: list[dict] = []
         self.norms: list[pd.DataFrame] = []
         self.probes: list[pd.DataFrame] = []
         self.recording: probes.Recording | None = None
+
+    def seconds(self) -> float:
+        """How long the run has taken, before it was stopped, too."""
+        return time.perf_counter() - self.started
+
+    def state(self) -> dict[str, Any]:
+        """The rows so far, as plain values."""
+        if self.recording:
+            self.probes.append(self.recording.table())
+            self.recording = None
+        tables = {"norms": self.norms, "probes": self.probes}
+        plain = {name: [t.to_dict("list") for t in parts] for name, parts in tables.items()}
+        return {"seconds": self.seconds(), "history": self.history} | plain
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.started = time.perf_counter() - state["seconds"]
+        self.history = state["history"]
+        self.norms = [pd.DataFrame(part) for part in state["norms"]]
+        self.probes = [pd.DataFrame(part) for part in state["probes"]]
 
     def epoch(self, model: nn.Module, epoch: int, loss: float, accuracy: float) -> None:
         config, task, attack = self.config, self.task, self.config.evaluation
@@ -44,7 +65,7 @@ class Log:
         row |= self.judge(model, due(attack.clean_every), last)
         measured = attack.epsilon > 0 and due(attack.every)
         robust = robust_accuracy(model, *task.final, attack) if measured else math.nan
-        row |= {"robust_accuracy": robust, "seconds": time.perf_counter() - self.started}
+        row |= {"robust_accuracy": robust, "seconds": self.seconds()}
         self.history.append(row)
         chosen = config.norms if due(config.norms_every) else ()
         chosen = tuple(dict.fromkeys(chosen + (config.final_norms if last else ())))

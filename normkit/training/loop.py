@@ -1,67 +1,26 @@
 """The trainer: one loop, and three places where a method may act."""
 
-import contextlib
-import dataclasses
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
-from normkit import data, records
+from normkit import data
 
 from . import hooks
+from .alone import one_thread
 from .config import TrainConfig
 from .log import Log
 from .objective import batch_loss, learning_rate, replays
-from .task import Form, Task, build_model, generator, prepare
+from .resume import Checkpoint
+from .run import Run
+from .task import Task, build_model, generator, prepare
 
-__all__ = ["Run", "train"]
+__all__ = ["train"]
 
 Hook = Callable[[nn.Module, torch.optim.Optimizer], Callable[[], object]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What training gives back.
-
-    `tables` holds tidy tables: `history` (one row an epoch), `norms` (epoch, layer, norm) and
-    `probes` (step, layer, measure). `status` is "ok" or "diverged at step N". `hooked` says that
-    a penalty or projection acted which the configuration does not name.
-    """
-
-    config: TrainConfig
-    form: Form
-    model: nn.Module
-    tables: dict[str, pd.DataFrame]
-    status: str
-    seconds: float
-    hooked: bool = False
-
-    def save(self, store: records.Store, *, replace: bool = False) -> records.Record:
-        """Put the run into a store (see `Store.put`).
-
-        Raises:
-            ValueError: a hook acted, so the configuration alone does not say what was run.
-        """
-        if self.hooked:
-            raise ValueError(
-                "a run with a penalty or projection of your own is not stored: it would be found "
-                "under a configuration that does not name them; save model.state_dict() instead"
-            )
-        meta = {
-            "status": self.status,
-            "seconds": round(self.seconds, 3),
-            "threads": 1,
-            "seed": self.config.seed,
-            "device": self.config.device,
-            "form": dataclasses.asdict(self.form),
-        }
-        weights = self.model.state_dict() if self.config.epochs else None
-        return store.put(
-            self.config, tables=self.tables, weights=weights, meta=meta, replace=replace
-        )
 
 
 def train(
@@ -70,6 +29,7 @@ def train(
     penalty: Hook | None = None,
     projection: Hook | None = None,
     on_epoch: Callable[[dict], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Run:
     """Train a network as configured, on one CPU thread or one GPU.
 
@@ -87,6 +47,11 @@ def train(
         penalty: your own, acts on gradients.
         projection: your own, acts on weights.
         on_epoch: sees every row of the history as it is made.
+        checkpoint: a file that keeps the state about once a minute, at the end of an epoch. If it
+            is there, training goes on from it, to the same bits as if it had not been stopped.
+
+    Raises:
+        ValueError: a checkpoint and a method of your own, whose state nobody knows.
 
     Example:
         >>> run = train(TrainConfig(epochs=1, subset=128))
@@ -96,19 +61,18 @@ def train(
         >>> torch.equal(run.model.head.weight, again.model.head.weight)
         True
     """
-    started = time.perf_counter()
-    with _one_thread():
+    hooked = penalty is not None or projection is not None
+    if hooked and checkpoint is not None:
+        raise ValueError("checkpoint is given, and a penalty or projection of your own: choose")
+    with one_thread():
         task = prepare(config)
         model = build_model(config, task.form)
         log = Log(config, task, on_epoch)
         trainer = _Trainer(config, task, model, log, penalty, projection)
         if not config.epochs:
             log.probe(model, 0)
-        for epoch in range(1, config.epochs + 1):
-            if not trainer.epoch(epoch):
-                break
-    seconds = time.perf_counter() - started
-    hooked = penalty is not None or projection is not None
+        trainer.run(Checkpoint(checkpoint))
+    seconds = log.seconds()
     return Run(config, task.form, model.eval(), log.tables(), log.status, seconds, hooked)
 
 
@@ -118,18 +82,51 @@ class _Trainer:
     def __init__(self, config: TrainConfig, task: Task, model: nn.Module, log: Log, *given):
         self.config, self.task, self.model, self.log = config, task, model, log
         self.optimizer = _optimizer(config, model)
-        named = (
-            hooks.penalty(config, model, task),
-            hooks.projection(config, model, task, self.optimizer),
-        )
-        own = (hook(model, self.optimizer) if hook else None for hook in given)
-        self.penalties, self.projections = (
-            [act for act in pair if act] for pair in zip(named, own, strict=True)
-        )
+        self.penalties = hooks.penalty(config, model, task)
+        self.projections = hooks.projection(config, model, task, self.optimizer)
+        both = (self.penalties, self.projections)
+        acting = ([method.step for method in named] for named in both)
+        own = ([hook(model, self.optimizer)] if hook else [] for hook in given)
+        self.acts = [[*named, *mine] for named, mine in zip(acting, own, strict=True)]
         rows = min(config.batch_size, len(task.images))
         self.perturbation = torch.zeros(rows, *task.form.input_size, device=config.device)
         streams = ("order", "augment", "attack")
         self.streams = {name: generator(config.seed, name) for name in streams}
+
+    def run(self, checkpoint: Checkpoint) -> None:
+        """All epochs, or those that a checkpoint leaves."""
+        done, state = 0, checkpoint.load()
+        if state is not None:
+            done = state["epoch"]
+            self.load(state)
+        for epoch in range(done + 1, self.config.epochs + 1):
+            if not self.epoch(epoch):
+                break
+            if checkpoint.due and epoch < self.config.epochs:
+                checkpoint.save({"epoch": epoch} | self.state())
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epochs depend on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "methods": [method.state_dict() for method in (*self.penalties, *self.projections)],
+            "perturbation": self.perturbation,
+            "streams": {name: stream.get_state() for name, stream in self.streams.items()},
+            "log": self.log.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        methods = (*self.penalties, *self.projections)
+        for method, part in zip(methods, state["methods"], strict=True):
+            method.load_state_dict(part)
+        self.perturbation.copy_(state["perturbation"])
+        for name, stream in self.streams.items():
+            stream.set_state(state["streams"][name])
+        self.log.load(state["log"])
 
     def epoch(self, epoch: int) -> bool:
         """One pass over the images; whether every loss was finite."""
@@ -175,12 +172,14 @@ class _Trainer:
         """One update; the loss, and how many images were classified rightly."""
         self.optimizer.zero_grad()
         stream = self.streams["attack"]
-        loss, hits = batch_loss(self.config, self.model, images, labels, stream)
+        half = self.config.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            loss, hits = batch_loss(self.config, self.model, images, labels, stream)
         loss.backward()
-        if not self.act(self.penalties):
+        if not self.act(self.acts[0]):
             loss = loss * torch.nan
         self.optimizer.step()
-        if not self.act(self.projections):
+        if not self.act(self.acts[1]):
             loss = loss * torch.nan
         return loss.detach(), hits
 
@@ -215,14 +214,3 @@ def _optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
         nesterov=config.nesterov and config.momentum > 0,
         weight_decay=decay,
     )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for the whole process: run side by side in processes, not in threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

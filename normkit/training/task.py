@@ -1,7 +1,6 @@
 """The images, labels and network of a run, prepared as its configuration says."""
 
 import dataclasses
-import threading
 from collections.abc import Mapping
 
 import torch
@@ -9,8 +8,10 @@ from torch import Tensor, nn
 
 from normkit import data, layers, models, records
 
-from .config import TrainConfig, dataset
+from .alone import seeded
+from .config import TrainConfig
 from .settings import from_dict
+from .source import dataset
 
 __all__ = [
     "Form",
@@ -22,8 +23,6 @@ __all__ = [
     "resolve_device",
     "restore",
 ]
-
-_SEEDING = threading.Lock()  # torch initializes from one generator that all threads share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +146,7 @@ def build_model(config: TrainConfig, form: Form) -> nn.Module:
     """The configured network for images of a form, its weights drawn from the run's seed."""
     channels, *size = form.input_size
     pair = config.pair()
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         model = models.build(
             config.model,
             num_classes=form.num_classes,

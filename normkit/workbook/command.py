@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from .folders import Folders, check_folders
 from .notebook import nearest
-from .runner import Folders, Outcome, Task, check_folders, plan, run
+from .runner import Outcome, Task, plan, run
 
 __all__ = ["DEVICES", "command", "table"]
 
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_PROFILE = "quick"
+WIDTH = 72  # of the table's reasons
 
 
 def command(
@@ -26,6 +28,7 @@ def command(
     device: str | None = None,
     force: bool = False,
     list_only: bool = False,
+    timeout: int | None = None,
 ) -> int:
     """Bring the workbook up to date in a profile; what is, is left alone.
 
@@ -39,6 +42,7 @@ def command(
         device: "auto", "cpu" or "cuda", for the notebooks that have such a parameter.
         force: run what is up to date, too.
         list_only: only say what would run, and why.
+        timeout: seconds that a cell may take; None for the profile's limit.
 
     Returns:
         0, or 1 if a notebook failed or the scoreboard could not be written.
@@ -49,6 +53,8 @@ def command(
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}; it must be 1 or more")
+    if timeout is not None and timeout < 1:
+        raise ValueError(f"--timeout is {timeout}; it must be 1 or more seconds")
     folders = Folders()
     _check_profile(profile, folders)
     _check_device(device)
@@ -60,28 +66,31 @@ def command(
         return 0
     if any(task.reasons for task in tasks):
         check_folders(folders, profile)
-    return _close(_run(tasks, folders, jobs), folders.figures / profile)
+    return _close(_run(tasks, folders, jobs, timeout), folders.figures / profile)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Notebook, state, why and seconds, a line each."""
+    """Notebook, state, why and seconds, a line each; what failed says why in full."""
     rows = [("notebook", "state", "why", "seconds")]
     for outcome in outcomes:
         why = outcome.why.split("\n")[0].partition("; executed notebook")[0]
-        why = why if len(why) <= 72 else f"{why[:69]}..."
+        short = len(why) <= WIDTH or outcome.state == "failed"
+        why = why if short else f"{why[: WIDTH - 3]}..."
         seconds = f"{outcome.seconds:.1f}" if outcome.seconds else ""
         rows.append((outcome.task.notebook.name, outcome.state, why, seconds))
-    wide = [max(len(row[i]) for row in rows) for i in range(4)]
+    wide = [max(min(len(row[i]), WIDTH) for row in rows) for i in range(4)]
     return "\n".join(
         f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in rows
     )
 
 
-def _run(tasks: Sequence[Task], folders: Folders, jobs: int | None) -> list[Outcome]:
+def _run(
+    tasks: Sequence[Task], folders: Folders, jobs: int | None, timeout: int | None
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     progress = _Progress()
     try:
-        for outcome in run(tasks, folders, jobs=jobs, tick=progress.tick):
+        for outcome in run(tasks, folders, jobs=jobs, timeout=timeout, tick=progress.tick):
             outcomes.append(outcome)
             if outcome.state != "up to date":
                 name, seconds = outcome.task.notebook.name, f"{outcome.seconds:.1f} s"
@@ -106,7 +115,7 @@ class _Progress:
         now = time.monotonic()
         if self.task is not task:
             self.task, self.written = task, now
-            self.line(f"{task.notebook.name}: {task.why}")
+            self.line(f"{task.notebook.name}: {task.why}; {what}")
         text = f"{task.notebook.name} {what} {now - start:.0f} s"
         if self.terminal:
             text = text[: shutil.get_terminal_size().columns - 1]

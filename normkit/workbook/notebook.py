@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..records.files import read_json
+
 __all__ = ["Notebook", "find", "literal", "nearest", "select", "settings"]
+
+# What reading a literal can raise: whatever it says, also {[]: 1}, 1 / 0, "a" / 2, a tower of (.
+NO_LITERAL = (ArithmeticError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def literal(text: str) -> Any:
     """
     try:
         return _value(ast.parse(text.strip(), mode="eval").body)
-    except (ValueError, SyntaxError, ZeroDivisionError):
+    except NO_LITERAL:
         return text
 
 
@@ -132,21 +137,33 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _read(path: Path) -> Notebook:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         cells = {cell.get("id", f"cell-{i}"): cell for i, cell in enumerate(content["cells"])}
-        source = {key: "".join(cell["source"]) for key, cell in cells.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if len(cells) < len(content["cells"]):
+            raise ValueError("two cells have one id")
+        source = {key: _text(key, cell["source"]) for key, cell in cells.items()}
+        code = {key: source[key] for key, cell in cells.items() if cell["cell_type"] == "code"}
+        tagged = [k for k in code if "parameters" in cells[k].get("metadata", {}).get("tags", [])]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a notebook: {error!r}") from None
-    code = {key: source[key] for key, cell in cells.items() if cell["cell_type"] == "code"}
-    text = {key: source[key] for key, cell in cells.items() if cell["cell_type"] != "code"}
-    tagged = [k for k in code if "parameters" in cells[k].get("metadata", {}).get("tags", [])]
+    text = {key: source[key] for key in cells if key not in code}
     try:
         defaults, kinds = _assignments(code[tagged[0]]) if tagged else ({}, {})
-    except (ValueError, SyntaxError) as error:
+        json.dumps(defaults)
+    except NO_LITERAL as error:
         raise ValueError(f"{path}: cell {tagged[0]} must assign literals: {error}") from None
     if "profile" not in defaults:
         raise ValueError(f"{path} has no parameter 'profile' in a cell tagged 'parameters'")
     return Notebook(path, code, text, defaults, kinds)
+
+
+def _text(key: str, source: list[str] | str) -> str:
+    """A cell's source in one piece; an error if it, or the cell's id, is no text."""
+    if not isinstance(key, str) or not isinstance(source, list | str):
+        raise TypeError(f"cell {key!r} has no text")
+    whole = "".join(source)
+    f"{key}{whole}".encode()  # half a surrogate pair is an error here, not where it is hashed
+    return whole
 
 
 def _assignments(source: str) -> tuple[dict[str, Any], dict[str, str]]:

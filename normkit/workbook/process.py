@@ -4,15 +4,17 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..records import replace
+from .folders import unwritable
 from .notebook import Notebook
 
 __all__ = ["execute"]
@@ -24,7 +26,8 @@ def execute(
     copy: Path,
     *,
     environment: dict[str, str],
-    limit: int | None,
+    limit: float | None,
+    places: Sequence[Path] = (),
     tick: Callable[[str], None],
 ) -> str | None:
     """Run a notebook and keep the executed copy, of a failed run too.
@@ -35,6 +38,7 @@ def execute(
         copy: where the executed notebook goes.
         environment: variables for the kernel beside those of this process.
         limit: seconds that a cell may take; None for no limit.
+        places: folders that it writes to; the error names those that cannot be written.
         tick: called about once a second with what is going on, such as `cell 3/12 fig-norms`.
 
     Returns:
@@ -53,15 +57,36 @@ def execute(
         private |= {"JUPYTER_PREFER_ENV_PATH": "1"}  # this Python's kernel, not the user's own
         with _child(job, environment | private) as child:
             event = _follow(child, list(notebook.code), scratch / "progress", tick)
-        if (scratch / "copy.ipynb").is_file():
-            replace(copy, (scratch / "copy.ipynb").read_bytes())
-        if event is None:
-            lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
-            return f"its process ended: {lines[-1] if lines else 'killed'}"
+        problem = _problem(event, child.returncode, scratch / "log")
+        if problem:
+            full = [why for place in (scratch.parent, *places) if (why := unwritable(place))]
+            problem = "; ".join([problem, *full])
+        _keep(scratch / "copy.ipynb", copy, problem is None)
+    return problem
+
+
+def _problem(event: dict[str, Any] | None, status: int, log: Path) -> str | None:
+    if event is None and status < 0:
+        return f"its process was killed ({signal.Signals(-status).name})"
+    if event is None:
+        lines = log.read_text(errors="replace").strip().splitlines()
+        return f"its process ended: {lines[-1] if lines else f'exit status {status}'}"
     if event["error"] is None:
         return None
     place = f"cell {event['cell']}" if event["cell"] else "before the first cell"
     return f"{place}: {event['error']}"
+
+
+def _keep(executed: Path, copy: Path, needed: bool) -> None:
+    """Keep an executed notebook; where there is none, that of an earlier run goes."""
+    try:
+        content = executed.read_bytes()
+        json.loads(content)  # it is torn where its process was killed, or had no room
+        replace(copy, content)
+    except (OSError, ValueError):
+        copy.unlink(missing_ok=True)
+        if needed:
+            raise
 
 
 @contextlib.contextmanager
@@ -89,6 +114,7 @@ def _child(job: dict[str, Any], environment: dict[str, str]) -> Iterator[subproc
             child.wait(20)
         except subprocess.TimeoutExpired:
             child.kill()
+            child.wait()
         child.stdout.close()
 
 
@@ -117,8 +143,9 @@ def _follow(
             progress.unlink(missing_ok=True)
             number = cells.index(event["cell"]) + 1 if event.get("cell") in cells else 1
             what = f"cell {number}/{len(cells)} {event.get('cell', '')}"
-    child.wait(60)
-    listener.join()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # then it is killed
+        child.wait(60)
+        listener.join()
     return event
 
 

@@ -3,43 +3,24 @@
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..records import default_root, figures_root, project_root
 from . import notebook as notebooks
 from . import state
 from .datasets import fingerprints, used
+from .folders import Folders
 from .notebook import Notebook
 from .process import execute
 
-__all__ = ["Folders", "Outcome", "Task", "check_folders", "plan", "run"]
+__all__ = ["Outcome", "Task", "plan", "run"]
 
 LIMITS = {"smoke": 900, "quick": 3600, "cifar10": 4 * 3600}  # seconds that a cell may take
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where a workbook lies: the project, its figures and its runs.
-
-    Arguments:
-        project: holds the folder `notebooks`.
-        runs: the store, which also keeps the executed notebooks.
-        figures: gets a folder for every profile.
-    """
-
-    project: Path = field(default_factory=project_root)
-    runs: Path = field(default_factory=default_root)
-    figures: Path = field(default_factory=figures_root)
-
-    def kept(self, profile: str) -> Path:
-        """The folder of executed notebooks and of what they depended on."""
-        return self.runs / "workbook" / profile
+FORCED = "forced"
 
 
 @dataclass(frozen=True)
@@ -111,7 +92,7 @@ def plan(
             common["device"] = device
         parameters = common | chosen.get(book.name, {})
         reasons = _reasons(folders, book, profile, parameters)
-        reasons += ["forced"] if force and not reasons else []
+        reasons += [FORCED] if force and not reasons else []
         tasks.append(Task(book, profile, parameters, tuple(reasons)))
     return tasks
 
@@ -121,14 +102,19 @@ def run(
     folders: Folders,
     *,
     jobs: int | None = None,
+    timeout: float | None = None,
     tick: Callable[[Task, str, float], None],
 ) -> Iterator[Outcome]:
     """Execute the tasks that have a reason to run, one after another; one fails, the next runs.
+
+    A notebook that another process is executing is waited for, and then left alone if it is up
+    to date.
 
     Arguments:
         tasks: of `plan`.
         folders: of the workbook.
         jobs: processes for the runs that a notebook asks for; None leaves it to `sweep`.
+        timeout: seconds that a cell may take; None for the profile's limit.
         tick: told about once a second which task runs, what it does, and since when
             (`time.monotonic()`).
 
@@ -140,32 +126,8 @@ def run(
             if not task.reasons:
                 yield Outcome(task, "up to date", task.why)
                 continue
-            start = time.monotonic()
-            try:
-                error = _run_one(task, folders, jobs, lambda what: tick(task, what, start))
-            except OSError as problem:
-                error = f"{problem.filename or folders.runs}: {problem.strerror or problem}"
-            outcome = "failed" if error else "ran"
-            yield Outcome(task, outcome, error or task.why, time.monotonic() - start)
-
-
-def check_folders(folders: Folders, profile: str) -> None:
-    """Make sure that figures and runs can be written.
-
-    Raises:
-        OSError: names the folder, the problem, and the variable that chooses another one.
-    """
-    places = {"NORMKIT_FIGURES": folders.figures / profile, "NORMKIT_RUNS": folders.kept(profile)}
-    for variable, folder in places.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(bytes(1 << 20))
-        except OSError as error:
-            raise OSError(
-                f"{folder} cannot be written ({error.strerror}); nothing was started; make room "
-                f"or rights, or name another folder in {variable}"
-            ) from None
+            limit = timeout or LIMITS.get(task.profile)
+            yield _in_turn(task, folders, jobs, limit, tick)
 
 
 def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -> list[str]:
@@ -178,8 +140,37 @@ def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -
     return state.reasons(saved, now)
 
 
+def _in_turn(
+    task: Task,
+    folders: Folders,
+    jobs: int | None,
+    limit: float | None,
+    tick: Callable[[Task, str, float], None],
+) -> Outcome:
+    start, error = time.monotonic(), None
+
+    def tell(what: str = "waiting for another run of it") -> None:
+        tick(task, what, start)
+
+    try:
+        with folders.turn(task.profile, task.notebook.name, tell):
+            now = _reasons(folders, task.notebook, task.profile, task.parameters)
+            forced = [reason for reason in task.reasons if reason == FORCED]
+            task = replace(task, reasons=tuple(now or forced))
+            if task.reasons:
+                error = _run_one(task, folders, jobs, limit, tell)
+    except OSError as problem:
+        error = f"{problem.filename or folders.runs}: {problem.strerror or problem}"
+    state = "failed" if error else "ran" if task.reasons else "up to date"
+    return Outcome(task, state, error or task.why, time.monotonic() - start)
+
+
 def _run_one(
-    task: Task, folders: Folders, jobs: int | None, tick: Callable[[str], None]
+    task: Task,
+    folders: Folders,
+    jobs: int | None,
+    limit: float | None,
+    tick: Callable[[str], None],
 ) -> str | None:
     book, kept = task.notebook, folders.kept(task.profile)
     path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
@@ -190,11 +181,13 @@ def _run_one(
         variables["NORMKIT_JOBS"] = str(jobs)
     if "NORMKIT_DATA" in os.environ:
         variables["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
-    limit = LIMITS.get(task.profile)
-    error = execute(book, task.parameters, copy, environment=variables, limit=limit, tick=tick)
+    chosen = {"environment": variables, "limit": limit, "tick": tick}
+    places = (folders.figures / task.profile, kept)
+    error = execute(book, task.parameters, copy, places=places, **chosen)
     if error:
-        state.write(path, {"state": f"the last run failed ({error})"})
-        return f"{error}; executed notebook: {copy}"
+        with contextlib.suppress(OSError):  # of a full disk, which the error names
+            state.write(path, {"state": f"the last run failed ({error})"})
+        return f"{error}; executed notebook: {copy}" if copy.is_file() else error
     data = fingerprints(used(book, task.parameters), folders.runs / "workbook" / "data.json")
     figures = state.outputs(folders.figures / task.profile / book.topic)
     state.write(path, {"state": "done", **inputs, "data": data, "figures": figures})

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..records import replace
+from ..records.files import read_json
 from .imports import ROOT, dependencies
 from .notebook import Notebook
 
 __all__ = ["inputs", "outputs", "read", "reasons", "syntax", "write"]
 
 LIBRARIES = ("matplotlib", "numpy", "torch")
+NEEDED = {"parameters", "code", "modules", "files", "text", "versions", "data", "figures"}
 
 
 def inputs(notebook: Notebook, parameters: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -75,9 +77,13 @@ def reasons(saved: dict[str, Any], now: dict[str, dict[str, Any]]) -> list[str]:
 def read(path: Path) -> dict[str, Any]:
     """The state that `path` holds; empty where there is none, or none that can be read."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = read_json(path)
+        sound = isinstance(content["state"], str)
+        sound &= all(isinstance(content[name], dict) for name in content if name != "state")
+        sound &= content["state"] != "done" or content.keys() >= NEEDED
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
+    return content if sound else {}
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -91,7 +97,7 @@ def syntax(notebook: Notebook) -> ast.Module:
     for source in notebook.code.values():
         try:
             body += ast.parse(source).body
-        except SyntaxError:
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return ast.Module(body, [])
 
@@ -101,7 +107,7 @@ def _differences(section: str, old: dict[str, Any], new: dict[str, Any]) -> Iter
     kind["data"] = "data set"
     for name in [*old, *(name for name in new if name not in old)]:
         before, after = old.get(name), new.get(name)
-        if before == after:
+        if before == after and (name in old) == (name in new):
             continue
         if section in ("parameters", "versions"):
             what = "parameter " if section == "parameters" else ""

@@ -114,7 +114,7 @@ TRAINING = {
         PAPER,
         images=40000,
         nets=("cfg_10", "cfg_20", "cfg_40"),
-        small_batch_epochs=10,
+        small_batch_epochs=60,
         group_sizes=(2, 4, 8, 16, 32),
         residual=_residual(PAPER, 32, 60),
         residual_methods=METHODS,

@@ -154,12 +154,12 @@ CIFAR10 = Experiments(
 )
 
 
-MNIST = {"dataset": "mnist", "device": "cuda", "width": 1000, "epochs": 500, "batch_size": 256}
+MNIST = {"dataset": "mnist", "width": 1000, "epochs": 500, "batch_size": 256}
 
 
 def _paper() -> Experiments:
-    whole = {"dataset": "cifar10", "image_size": None, "subset": None, "device": "cuda"}
-    depth = _smaller(QUICK.depth, **whole, width=500, epochs=60, batch_size=256)
+    whole = {"dataset": "cifar10", "image_size": None, "subset": None, "batch_size": 256}
+    depth = _smaller(QUICK.depth, **whole, width=500, epochs=60)
     lrs = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1)
     common = {"lrs": lrs, "validation": 0.1}
     return Experiments(
@@ -168,7 +168,8 @@ def _paper() -> Experiments:
         ),
         conv=dataclasses.replace(
             _smaller(QUICK.conv, **whole, width=128, epochs=128, augment="crop_flip"),
-            lrs=(0.01, 0.05, 0.1),
+            methods=DEPTH_METHODS,
+            lrs=(0.05,),
             validation=0.1,
         ),
         batch=dataclasses.replace(
@@ -176,7 +177,7 @@ def _paper() -> Experiments:
             groups=20, **common,
         ),
         asymmetry=dataclasses.replace(
-            _smaller(QUICK.asymmetry, **whole, width=500, depth=14, epochs=60, batch_size=256),
+            _smaller(QUICK.asymmetry, **whole, width=500, depth=14, epochs=60),
             values=(0.8, 1.0, 1.1, 1.2, 1.5, 2.0),
             **common,
         ),

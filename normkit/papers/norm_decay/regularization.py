@@ -123,7 +123,6 @@ REGULARIZATION = {
             schedule="step",
             milestones=MILESTONES,
             augment="crop_flip",
-            device="cuda",
             norms_every=5,
             final_norms=(),
             evaluation=Evaluation("apgd", epsilon=1 / 255, steps=100, images=1024, clean_every=5),

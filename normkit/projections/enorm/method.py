@@ -132,6 +132,14 @@ class ENorm:
         for _ in range(self.cycles):
             cycle(self._c)
 
+    def state_dict(self) -> dict[str, int]:
+        """How often `step` was called, which decides when it acts."""
+        return {"calls": self._calls}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on with that count."""
+        self._calls = state["calls"]
+
     def energy(self) -> float:
         r"""The sum of p-th powers of all weights that take part, the k-th times c^(-p k).
 

@@ -1,0 +1,20 @@
+"""Runs what the store does not hold, on as many processes as asked."""
+
+from .cost import work
+from .dispatch import ClusterError
+from .pool import WorkerDied, jobs, process_pool
+from .remote import cluster
+from .running import SweepError, make, run, stamp
+
+__all__ = [
+    "ClusterError",
+    "SweepError",
+    "WorkerDied",
+    "cluster",
+    "jobs",
+    "make",
+    "process_pool",
+    "run",
+    "stamp",
+    "work",
+]

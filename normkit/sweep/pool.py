@@ -1,0 +1,105 @@
+"""Worker processes, of which one may die without the others."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+__all__ = ["WorkerDied", "jobs", "process_pool"]
+
+
+class WorkerDied(RuntimeError):
+    """The process that made a run ended in the middle of it: out of memory, killed, or a crash."""
+
+
+def jobs() -> int:
+    """How many processes a sweep uses: `$NORMKIT_JOBS`, else the cores of this process.
+
+    Raises:
+        ValueError: if `$NORMKIT_JOBS` is not a whole number above 0.
+    """
+    text = os.environ.get("NORMKIT_JOBS")
+    if text:
+        if not text.isdigit() or int(text) < 1:
+            raise ValueError(f"NORMKIT_JOBS is {text!r}; it must be a whole number above 0")
+        return int(text)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def process_pool(workers: int) -> Iterator[Executor]:
+    """Processes that end at once when the block is left early or this process is gone.
+
+    *In plain words:* a process that dies takes down the call that it was making, with the error
+    `WorkerDied`; another process is started in its place, and all other calls are made.
+
+    Example:
+        >>> with process_pool(1) as pool:
+        ...     died, made = pool.submit(os._exit, 9), pool.submit(abs, -3)
+        ...     type(died.exception()).__name__, made.result()
+        ('WorkerDied', 3)
+    """
+    pool = _Pool(workers)
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        pool.end()
+
+
+class _Pool(Executor):
+    """A thread for every process: it hands over one call at a time, and sees its process die."""
+
+    def __init__(self, workers: int):
+        self._context = multiprocessing.get_context("spawn")
+        self._listener, self._lifeline = self._context.Pipe(duplex=False)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
+        self._mine = threading.local()
+        self._processes: list[ProcessPoolExecutor] = []
+
+    def submit(self, call: Callable, /, *args: Any, **named: Any) -> Future:
+        return self._threads.submit(self._call, call, args, named)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+    def end(self) -> None:
+        """End every process at once, whatever it is doing."""
+        self.shutdown(wait=False, cancel_futures=True)
+        self._lifeline.close()
+        self.shutdown()
+        for process in self._processes:
+            process.shutdown()
+
+    def _call(self, call: Callable, args: tuple, named: dict) -> Any:
+        process = getattr(self._mine, "process", None) or self._start()
+        try:
+            return process.submit(call, *args, **named).result()
+        except BrokenProcessPool as error:
+            self._mine.process = None
+            raise WorkerDied("its process died (out of memory, or killed)") from error
+
+    def _start(self) -> ProcessPoolExecutor:
+        self._mine.process = ProcessPoolExecutor(
+            1, mp_context=self._context, initializer=_start_worker, initargs=(self._listener,)
+        )
+        self._processes.append(self._mine.process)
+        return self._mine.process
+
+
+def _start_worker(listener: Connection) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(listener,), daemon=True).start()
+
+
+def _end_with(listener: Connection) -> None:
+    listener.poll(None)  # readable only when the other end has closed
+    os._exit(1)
