@@ -16,8 +16,9 @@ at 16, 3.3 at stride 2), `conv_norm_net` (a step of ResNet-18; at most 2.5 is wa
 1.8 of `thin`, 1.2 of `large`, and half of naive everywhere). Nets: cfg_10 at batch 128, for
 `decay` ResNet-18, `small` (width 16, 8x8 pixels, 1 channel), `medium` (width 16, 16x16 pixels, 3
 channels), `thin` (width 16, 32x32 pixels) and `large` (width 64, 32x32 pixels). CPU time on one
-thread, or wall time on a GPU; every ratio is that of medians of interleaved blocks, with that of
-minima in brackets.
+thread, or wall time on a GPU. A line of the table is the baseline (torch's own: in `layers` ours),
+and what ours and a naive form take times that: ratios of medians of interleaved blocks, with those
+of minima in brackets.
 """
 
 import argparse
@@ -47,6 +48,10 @@ LAYERS = {  # input and output channels, side, stride, batch
     "stride_2": (16, 32, 8, 2, 128),
     "stride_2_large": (64, 128, 32, 2, 64),
 }
+
+
+Found = tuple[str, list[tuple[str, str, str]]]  # baseline; what, ours, naive: over the baseline
+ROW = "{:<14} {:<7} {:<16} {:<21} {:>11}  {:<15} {}"
 
 
 def per_channel(values: Tensor) -> Tensor:
@@ -169,7 +174,12 @@ def ratios(
     } | {"ms": f"{median[base] / chosen.steps * 1e3:.2f} ms"}
 
 
-def probe(net: str, key: str, chosen: argparse.Namespace) -> str:
+def one_by_one(chosen: argparse.Namespace, rounds: int) -> argparse.Namespace:
+    """The arguments, for blocks of a single step."""
+    return argparse.Namespace(**{**vars(chosen), "rounds": rounds, "steps": 1})
+
+
+def probe(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What probes cost."""
     model, step = stepper(net, key, chosen.device)
 
@@ -185,10 +195,11 @@ def probe(net: str, key: str, chosen: argparse.Namespace) -> str:
     every, once = chosen.steps, chosen.steps // 20
     blocks = {"none": lambda: block(0), "all": lambda: block(every), "one": lambda: block(once)}
     found = ratios(blocks, chosen)
-    return f"{found['ms']}; probes at every step {found['all']}, at 1 in 20 {found['one']}"
+    rows = [("probed at every step", found["all"], ""), ("at 1 step in 20", found["one"], "")]
+    return found["ms"], rows
 
 
-def compare(net: str, key: str, chosen: argparse.Namespace) -> str:
+def compare(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What native layers save."""
     (_, native), (_, written) = (stepper(net, key, chosen.device, native=n) for n in (True, False))
     torch.testing.assert_close(native(), written(), rtol=1e-4, atol=1e-4)
@@ -198,10 +209,10 @@ def compare(net: str, key: str, chosen: argparse.Namespace) -> str:
             step()
 
     found = ratios({"native": lambda: block(native), "written": lambda: block(written)}, chosen)
-    return f"{found['ms']}; written out {found['written']} times that"
+    return found["ms"], [("native layer", "1", found["written"])]
 
 
-def decay(net: str, key: str, chosen: argparse.Namespace) -> str:
+def decay(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What norm decay costs: weights move by the optimizer's steps on random gradients."""
     width, size, channels = NETS[net]
     torch.manual_seed(0)
@@ -221,15 +232,15 @@ def decay(net: str, key: str, chosen: argparse.Namespace) -> str:
             parameter.grad = noise[start : start + parameter.numel()].view_as(parameter).clone()
 
     before("start")
-    single = argparse.Namespace(**{**vars(chosen), "rounds": chosen.rounds * chosen.steps})
-    single.steps = 1
+    single = one_by_one(chosen, chosen.rounds * chosen.steps)
     blocks = {"sgd": optimizer.step, "every": every.step, "few": few.step}
     found = ratios(blocks, single, before)
     rows = few.step().kind.tolist()
-    return f"{found['ms']}; {len(rows)} layers {found['few']}, with BatchNorm {found['every']}"
+    few_layers = (f"{len(rows)} layers", found["few"], "")
+    return found["ms"], [few_layers, ("with BatchNorm's", found["every"], "")]
 
 
-def balance(net: str, key: str, chosen: argparse.Namespace) -> str:
+def balance(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What ENorm costs: after every step of the optimizer, which is what it is compared with."""
     torch.manual_seed(0)
     parts = [part for _ in range(18) for part in (nn.Linear(500, 500, bias=False), nn.ReLU())]
@@ -250,11 +261,10 @@ def balance(net: str, key: str, chosen: argparse.Namespace) -> str:
             weights[k].mul_(d[:, None])
             weights[k + 1].div_(d)
 
-    single = argparse.Namespace(**{**vars(chosen), "rounds": chosen.rounds * chosen.steps})
-    single.steps = 1
+    single = one_by_one(chosen, chosen.rounds * chosen.steps)
     blocks = {"sgd": optimizer.step, "enorm": enorm.step, "written": written}
     found = ratios(blocks, single, lambda name: name == "enorm" and optimizer.step())
-    return f"{found['ms']}; ENorm {found['enorm']}, elementary {found['written']}"
+    return found["ms"], [("step of ENorm", found["enorm"], found["written"])]
 
 
 class Naive(nn.Module):
@@ -277,7 +287,7 @@ class Naive(nn.Module):
         return layer.batch_norm(layer.filtered(z))
 
 
-def normalized(net: str, key: str, chosen: argparse.Namespace) -> str:
+def normalized(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What ConvNorm costs as a layer: forward and backward, over convolution and BatchNorm."""
     torch.manual_seed(0)
     inputs, outputs, side, stride, batch = LAYERS[key]
@@ -297,12 +307,13 @@ def normalized(net: str, key: str, chosen: argparse.Namespace) -> str:
         y = parts[name](seen[name].requires_grad_())
         y.backward(torch.ones_like(y))
 
-    found = ratios({name: functools.partial(block, name) for name in parts}, chosen)
-    last = found["channels_last"]
-    return f"ours {found['ours']}, naive {found['naive']}, plain in channels_last {last}"
+    blocks = {name: functools.partial(block, name) for name in parts}
+    found = ratios(blocks, one_by_one(chosen, chosen.rounds))
+    last = ("plain, channels_last", found["channels_last"], "")
+    return found["ms"], [("ConvNorm", found["ours"], found["naive"]), last]
 
 
-def normalized_net(net: str, key: str, chosen: argparse.Namespace) -> str:
+def normalized_net(net: str, key: str, chosen: argparse.Namespace) -> Found:
     """What ConvNorm costs in a ResNet-18, as a step of SGD."""
     width, size, channels = NETS[net]
     how = {"in_channels": channels, "input_size": (size, size), "width": width}
@@ -324,8 +335,8 @@ def normalized_net(net: str, key: str, chosen: argparse.Namespace) -> str:
             optimizer.step()
 
         blocks[name] = block
-    found = ratios(blocks, chosen)
-    return f"ours {found['ours']}, naive {found['naive']}"
+    found = ratios(blocks, one_by_one(chosen, chosen.rounds))
+    return found["ms"], [("ConvNorm", found["ours"], found["naive"])]
 
 
 def main() -> None:
@@ -352,11 +363,14 @@ def main() -> None:
     torch.set_num_threads(1)
     gpu = f"{torch.cuda.get_device_name()}; " if chosen.device == "cuda" else ""
     print(f"{gpu}{hardware(1)}; {chosen.rounds} blocks of {chosen.steps} steps", flush=True)
+    print(ROW.format("part", "net", "case", "what", "baseline", "ours", "naive").rstrip())
     for part in chosen.only:
         measure, keys, nets = parts[part]
         for net in chosen.nets or nets:
             for key in (part in ("probes", "layers") and chosen.layers) or keys:
-                print(f"{part}, {net}, {key}: {measure(net, key, chosen)}", flush=True)
+                baseline, rows = measure(net, key, chosen)
+                for what, ours, naive in rows:
+                    print(ROW.format(part, net, key, what, baseline, ours, naive), flush=True)
 
 
 if __name__ == "__main__":
