@@ -12,6 +12,7 @@ usage() {
   --set NOTEBOOK.PARAM=VALUE    another value for a notebook's parameter; repeatable
   --jobs N                      train N runs at a time (default: as many as there are cores)
   --device auto|cpu|cuda        where to train
+  --scheduler tcp://HOST:PORT   train on this Dask cluster (pip install -e '.[cluster]')
   --timeout SECONDS             that a cell of a notebook may take
   --force                       run what is up to date, too
   --list                        say what would run and why, run nothing
@@ -219,11 +220,12 @@ find_environment() {
 check_options() {
   while [ $# -gt 0 ]; do
     case $1 in
-      --profile | --only | --set | --jobs | --device | --timeout)
+      --profile | --only | --set | --jobs | --device | --scheduler | --timeout)
         [ $# -gt 1 ] || die "$1 takes a value; see ./run_all.sh --help"
         shift
         ;;
-      --profile=* | --only=* | --set=* | --jobs=* | --device=* | --timeout=* | --force | --list) ;;
+      --profile=* | --only=* | --set=* | --jobs=* | --device=*) ;;
+      --scheduler=* | --timeout=* | --force | --list) ;;
       --test) die "--test comes first; the words after it go to pytest" ;;
       *) die "there is no option '$1'; see ./run_all.sh --help" ;;
     esac

@@ -115,6 +115,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     option("--set", action="append", default=[], dest="settings", metavar="NOTEBOOK.NAME=VALUE")
     option("--jobs", type=int, metavar="N", help="processes that train at a time")
     option("--device", help="auto, cpu or cuda")
+    option("--scheduler", metavar="ADDRESS", help="of a Dask cluster that trains: tcp://HOST:8786")
     option("--timeout", type=int, metavar="SECONDS", help="that a cell may take")
     option("--force", action="store_true", help="run what is up to date, too")
     option("--list", action="store_true", dest="list_only", help="say what would run, and why")

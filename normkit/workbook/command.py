@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .folders import Folders, check_folders
 from .notebook import nearest
-from .runner import Outcome, Task, plan, run
+from .runner import How, Outcome, Task, plan, run
 
 __all__ = ["DEVICES", "command", "table"]
 
@@ -29,6 +29,7 @@ def command(
     force: bool = False,
     list_only: bool = False,
     timeout: int | None = None,
+    scheduler: str | None = None,
 ) -> int:
     """Bring the workbook up to date in a profile; what is, is left alone.
 
@@ -43,13 +44,14 @@ def command(
         force: run what is up to date, too.
         list_only: only say what would run, and why.
         timeout: seconds that a cell may take; None for the profile's limit.
+        scheduler: address of the Dask cluster that trains, such as tcp://HOST:8786.
 
     Returns:
         0, or 1 if a notebook failed or the scoreboard could not be written.
 
     Raises:
         ValueError: something that is asked for does not exist or has the wrong type.
-        OSError: the figures or the runs cannot be written.
+        OSError: the figures or the runs cannot be written, or the scheduler does not answer.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs is {jobs}; it must be 1 or more")
@@ -66,7 +68,9 @@ def command(
         return 0
     if any(task.reasons for task in tasks):
         check_folders(folders, profile)
-    return _close(_run(tasks, folders, jobs, timeout), folders.figures / profile)
+        _check_scheduler(scheduler)
+    outcomes = _run(tasks, folders, How(jobs, scheduler, timeout))
+    return _close(outcomes, folders.figures / profile)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -84,13 +88,11 @@ def table(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _run(
-    tasks: Sequence[Task], folders: Folders, jobs: int | None, timeout: int | None
-) -> list[Outcome]:
+def _run(tasks: Sequence[Task], folders: Folders, how: How) -> list[Outcome]:
     outcomes: list[Outcome] = []
     progress = _Progress()
     try:
-        for outcome in run(tasks, folders, jobs=jobs, timeout=timeout, tick=progress.tick):
+        for outcome in run(tasks, folders, how=how, tick=progress.tick):
             outcomes.append(outcome)
             if outcome.state != "up to date":
                 name, seconds = outcome.task.notebook.name, f"{outcome.seconds:.1f} s"
@@ -143,8 +145,13 @@ def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
         except OSError as error:
             print(f"normkit: {scoreboard} not written: {error.strerror}", file=sys.stderr)
             return 1
-    with scoreboard.open(newline="", encoding="utf-8") as file:
-        counts = Counter(row["verdict"] for row in csv.DictReader(file))
+    try:
+        with scoreboard.open(newline="", encoding="utf-8") as file:
+            counts = Counter(row["verdict"] for row in csv.DictReader(file))
+    except (OSError, ValueError, KeyError, csv.Error):
+        again = "delete it and start again"
+        print(f"normkit: {scoreboard} is damaged; {again}", file=sys.stderr)
+        return 1
     print("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
     return int(failed)
 
@@ -171,6 +178,15 @@ def _check_device(device: str | None) -> None:
 
         if not torch.cuda.is_available():
             raise ValueError("--device cuda: torch finds no CUDA device here; try auto or cpu")
+
+
+def _check_scheduler(address: str | None) -> None:
+    """Refuse a cluster that does not answer; each notebook connects to it by itself."""
+    if address is not None:
+        from ..sweep import cluster
+
+        with cluster(address):
+            pass
 
 
 def _claims() -> dict[str, str]:

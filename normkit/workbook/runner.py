@@ -17,7 +17,7 @@ from .folders import Folders
 from .notebook import Notebook
 from .process import execute
 
-__all__ = ["Outcome", "Task", "plan", "run"]
+__all__ = ["How", "Outcome", "Task", "plan", "run"]
 
 LIMITS = {"smoke": 900, "quick": 3600, "cifar10": 4 * 3600}  # seconds that a cell may take
 FORCED = "forced"
@@ -44,6 +44,27 @@ class Task:
         """The first reason, and how many more there are."""
         more = f" (+{len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
         return f"{self.reasons[0]}{more}" if self.reasons else "nothing it depends on changed"
+
+
+@dataclass(frozen=True)
+class How:
+    """On what notebooks train, and how long a cell may take.
+
+    Arguments:
+        jobs: processes for the runs that a notebook asks for; None leaves it to `sweep`.
+        scheduler: address of the Dask cluster that makes them instead.
+        timeout: seconds that a cell may take; None for the profile's limit.
+    """
+
+    jobs: int | None = None
+    scheduler: str | None = None
+    timeout: float | None = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a notebook's kernel sees of it."""
+        said = {"NORMKIT_JOBS": self.jobs, "NORMKIT_SCHEDULER": self.scheduler}
+        return {name: str(value) for name, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -101,8 +122,7 @@ def run(
     tasks: Sequence[Task],
     folders: Folders,
     *,
-    jobs: int | None = None,
-    timeout: float | None = None,
+    how: How = How(),
     tick: Callable[[Task, str, float], None],
 ) -> Iterator[Outcome]:
     """Execute the tasks that have a reason to run, one after another; one fails, the next runs.
@@ -113,8 +133,7 @@ def run(
     Arguments:
         tasks: of `plan`.
         folders: of the workbook.
-        jobs: processes for the runs that a notebook asks for; None leaves it to `sweep`.
-        timeout: seconds that a cell may take; None for the profile's limit.
+        how: on what, and for how long.
         tick: told about once a second which task runs, what it does, and since when
             (`time.monotonic()`).
 
@@ -126,8 +145,7 @@ def run(
             if not task.reasons:
                 yield Outcome(task, "up to date", task.why)
                 continue
-            limit = timeout or LIMITS.get(task.profile)
-            yield _in_turn(task, folders, jobs, limit, tick)
+            yield _in_turn(task, folders, how, tick)
 
 
 def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -> list[str]:
@@ -141,11 +159,7 @@ def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -
 
 
 def _in_turn(
-    task: Task,
-    folders: Folders,
-    jobs: int | None,
-    limit: float | None,
-    tick: Callable[[Task, str, float], None],
+    task: Task, folders: Folders, how: How, tick: Callable[[Task, str, float], None]
 ) -> Outcome:
     start, error = time.monotonic(), None
 
@@ -158,7 +172,7 @@ def _in_turn(
             forced = [reason for reason in task.reasons if reason == FORCED]
             task = replace(task, reasons=tuple(now or forced))
             if task.reasons:
-                error = _run_one(task, folders, jobs, limit, tell)
+                error = _run_one(task, folders, how, tell)
     except OSError as problem:
         error = f"{problem.filename or folders.runs}: {problem.strerror or problem}"
     state = "failed" if error else "ran" if task.reasons else "up to date"
@@ -166,21 +180,17 @@ def _in_turn(
 
 
 def _run_one(
-    task: Task,
-    folders: Folders,
-    jobs: int | None,
-    limit: float | None,
-    tick: Callable[[str], None],
+    task: Task, folders: Folders, how: How, tick: Callable[[str], None]
 ) -> str | None:
     book, kept = task.notebook, folders.kept(task.profile)
     path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
     inputs = state.inputs(book, task.parameters)
     state.write(path, {"state": "the last run did not finish"})
     variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
-    if jobs is not None:
-        variables["NORMKIT_JOBS"] = str(jobs)
+    variables |= how.variables
     if "NORMKIT_DATA" in os.environ:
         variables["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
+    limit = how.timeout or LIMITS.get(task.profile)
     chosen = {"environment": variables, "limit": limit, "tick": tick}
     places = (folders.figures / task.profile, kept)
     error = execute(book, task.parameters, copy, places=places, **chosen)
