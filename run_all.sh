@@ -15,7 +15,7 @@ usage() {
   --scheduler tcp://HOST:PORT   train on this Dask cluster (pip install -e '.[cluster]')
   --timeout SECONDS             that a cell of a notebook may take
   --force                       run what is up to date, too
-  --list                        say what would run and why, run nothing
+  --list                        say what would run and why, runs, hours and disk; run nothing
   --test                        install what the tests need and run them
   --help                        this text
 

@@ -3,11 +3,14 @@
     python benchmarks/sweep.py [--runs 16] [--epochs 10] [--repeat 3]
 
 Prints the wall time of one worker over that of two, for the same runs in fresh stores, and the
-time of a `put` and of a verified `get` over that of a ten-second run of the same network.
+time of a `put` and of a verified `get` over that of a ten-second run of the same network. Last, on a
+Dask cluster of this machine, what four workers bring for runs that only sleep: the rest is the
+time that it takes to hand out runs and to bring their records back.
 """
 
 import argparse
 import dataclasses
+import importlib.util
 import os
 import platform
 import statistics
@@ -44,6 +47,28 @@ def overhead(config: TrainConfig, repeat: int) -> tuple[float, float, float]:
     return run.seconds, statistics.median(puts[1:]), statistics.median(gets[1:])
 
 
+def sleeps(config: TrainConfig, root: str) -> str:
+    """A run of half a second that needs no core."""
+    time.sleep(0.5)
+    return Store(root).put(config, tables={}, meta={"status": "ok", "seconds": 0.5}).key
+
+
+def on_cluster(workers: int, count: int) -> float:
+    """Seconds that so many sleeping runs take on a cluster that is already there."""
+    from distributed import LocalCluster
+
+    configs = [TrainConfig(seed=seed) for seed in range(count + workers)]
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as dask,
+        sweep.cluster(dask.scheduler_address) as executor,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        list(executor.map(sleeps, configs[:workers], [folder] * workers))
+        start = time.perf_counter()
+        list(executor.map(sleeps, configs[workers:], [folder] * count))
+        return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=16, help="runs of a sweep")
@@ -63,6 +88,12 @@ def main() -> None:
     seconds, put, get = overhead(base, chosen.repeat)
     print(f"store: put {put * 1e3:.0f} ms, verified get {get * 1e3:.0f} ms; run {seconds:.1f} s")
     print(f"put over a run of ten seconds: {put / 10:.2%}")
+    if importlib.util.find_spec("distributed"):
+        one, four = on_cluster(1, 48), on_cluster(4, 48)
+        print(f"cluster: 48 runs of .5 s: one worker {one:.1f} s, four {four:.1f} s", end=", ")
+        print(f"{one / four:.2f}x")
+    else:
+        print("cluster: left out, distributed is not installed")
 
 
 if __name__ == "__main__":

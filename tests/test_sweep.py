@@ -108,7 +108,7 @@ def test_every_net_and_data_set_has_a_cost():
         assert sweep.work(dataclasses.replace(TINY, model=name, objective=objective)) > 0, name
     whole = dataclasses.replace(TINY, subset=None, probe_images=1)
     costs = {name: sweep.work(dataclasses.replace(whole, dataset=name)) for name in data.NAMES}
-    assert costs["digits"] < costs["noisy_digits"] < costs["mnist"] == costs["cifar10"]
+    assert costs["digits"] < costs["noisy_digits"] < costs["mnist"] < costs["cifar10"]
 
 
 SCRIPT = """

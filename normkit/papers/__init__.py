@@ -3,6 +3,7 @@
 from . import beyond_batchnorm, convnorm, enorm, norm_decay
 from .describe import describe, diverged
 from .measured import kept
+from .planned import is_here, planned, tour_runs
 from .profiles import PROFILES, label
 
 __all__ = [
@@ -13,9 +14,12 @@ __all__ = [
     "describe",
     "diverged",
     "enorm",
+    "is_here",
     "kept",
     "label",
     "norm_decay",
+    "planned",
+    "tour_runs",
 ]
 
 CLAIMS = convnorm.CLAIMS + enorm.CLAIMS + norm_decay.CLAIMS + beyond_batchnorm.CLAIMS

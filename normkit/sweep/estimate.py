@@ -1,25 +1,21 @@
 """What runs would cost: seconds and bytes, from the sizes of nets and the speed of this device."""
 
 import dataclasses
-import functools
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from normkit import models
 from normkit.training import GanConfig, TrainConfig
 from normkit.training.alone import one_thread
 
 from .cost import IMAGES, Config, passes, trained_on
+from .sizes import gan_sizes, net, size
 
-__all__ = ["Size", "Speed", "disk", "measure", "seconds", "size"]
+__all__ = ["Estimate", "Speed", "disk", "estimate", "measure", "seconds"]
 
 TABLES = 21_000  # bytes of a run beside its weights: a mean over 1,200 runs
 MOST = 20e9  # floating-point operations of a timed step on a CPU
@@ -28,14 +24,6 @@ TIMED = 0.5  # seconds
 FACTORS = {"conv_norm": 2.2, "conv_norm_spectral": 2.3, "oni": 1.6, "own": 1.5, "ocnn": 1.5}
 FACTORS |= {"spectral_norm": 1.1, "evonorm_b0": 1.4, "evonorm_s0": 1.4, "path_sgd": 2.0}
 FACTORS |= {"norm_decay": 1.2, "enorm": 1.3}
-
-
-class Size(NamedTuple):
-    """Operations of an image's forward pass, layers with weights, and bytes of all of these."""
-
-    operations: float
-    layers: int
-    bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +38,37 @@ class Speed:
     call: float
 
 
-def size(config: TrainConfig) -> Size:
-    """The size of a run's net, counted without images or memory.
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Of runs that are still to train: how many, hours, and bytes."""
+
+    runs: int
+    hours: float
+    bytes: int
+
+
+def estimate(configs: Iterable[Config], speed: Speed, processes: int = 1) -> Estimate:
+    """What runs would cost side by side, right within a factor of two for most.
+
+    Arguments:
+        configs: the runs.
+        speed: of the device, from `measure`.
+        processes: that train at a time.
 
     Example:
-        >>> size(TrainConfig(model="mlp", width=10, depth=1, normalization="none")).operations
-        1480.0
+        >>> estimate([TrainConfig(), TrainConfig(seed=1)], Speed(1e10, 1e-4), processes=2).runs
+        2
     """
-    shape, classes = trained_on(config)[1], IMAGES[config.dataset].classes
-    bare = config.normalization == "none" and config.convolution != "conv_norm"
-    return _size(config.model, config.width, config.depth, config.shortcut, shape, classes, bare)
+    configs = list(configs)
+    total = sum(seconds(config, speed) for config in configs)
+    hours = total / max(1, min(processes, len(configs))) / 3600
+    return Estimate(len(configs), hours, disk(configs))
 
 
 def seconds(config: Config, speed: Speed) -> float:
     """About how long a run takes at a speed: training steps, evaluation, and attacks of both."""
-    return _gan_seconds(config, speed) if isinstance(config, GanConfig) else _seconds(config, speed)
+    timed = _gan_seconds if isinstance(config, GanConfig) else _seconds
+    return timed(config, speed)
 
 
 def disk(configs: Iterable[Config]) -> int:
@@ -72,7 +76,7 @@ def disk(configs: Iterable[Config]) -> int:
     total = 0
     for config in configs:
         if isinstance(config, GanConfig):
-            total += sum(part.bytes for part in _gan_sizes(config)) + 4 * TABLES
+            total += sum(part.bytes for part in gan_sizes(config)) + 4 * TABLES
         else:
             total += TABLES + bool(config.epochs) * size(config).bytes
     return total
@@ -104,21 +108,21 @@ def measure(configs: Iterable[Config], device: str) -> Speed:
 
 
 def _seconds(config: TrainConfig, speed: Speed) -> float:
-    net, known = size(config), IMAGES[config.dataset]
+    sized, known = size(config), IMAGES[config.dataset]
     count = round(trained_on(config)[0] * (1 - config.validation))
     judged = known.test if not config.validation else trained_on(config)[0] - count
     steps = config.epochs * math.ceil(count / config.batch_size) * passes(config)
     arithmetic = _arithmetic(config)
     chosen, every = config.evaluation, config.evaluation.clean_every
     looks = config.epochs // every if every else 1
-    arithmetic += bool(config.epochs) * looks * judged * net.operations
+    arithmetic += bool(config.epochs) * looks * judged * sized.operations
     if chosen.epsilon and config.epochs:
         attacked = min(chosen.images or known.test, known.test if config.test_once else judged)
         rounds = 1 + config.epochs // chosen.every if chosen.every else 1
         attempts = 1 + chosen.targets / 2 if chosen.attack == "apgd" else 1
-        arithmetic += 3 * rounds * attempts * chosen.steps * attacked * net.operations
-    took = arithmetic / speed.operations + steps * net.layers * speed.call
-    return _factor(config) * took + net.layers * speed.call
+        arithmetic += 3 * rounds * attempts * chosen.steps * attacked * sized.operations
+    took = arithmetic / speed.operations + steps * sized.layers * speed.call
+    return _factor(config) * took + sized.layers * speed.call
 
 
 def _arithmetic(config: TrainConfig) -> float:
@@ -140,52 +144,8 @@ def _kind(config: TrainConfig) -> TrainConfig:
     return TrainConfig(**kept, objective=config.objective)
 
 
-@functools.lru_cache(maxsize=None)
-def _size(
-    model: str,
-    width: int | None,
-    depth: int | None,
-    shortcut: str,
-    shape: tuple[int, int, int],
-    classes: int,
-    bare: bool,
-) -> Size:
-    with torch.device("meta"):
-        net = _build(model, width, depth, shortcut, shape, classes, bare)
-        return _counted(net, torch.empty(1, *shape))
-
-
-def _build(
-    model: str,
-    width: int | None,
-    depth: int | None,
-    shortcut: str,
-    shape: tuple[int, int, int],
-    classes: int,
-    bare: bool,
-) -> nn.Module:
-    return models.build(
-        model,
-        num_classes=classes,
-        in_channels=shape[0],
-        input_size=shape[1:],
-        width=width,
-        depth=depth,
-        shortcut=shortcut,
-        normalization=nn.Identity if bare else nn.BatchNorm2d,
-    )
-
-
-def _counted(net: nn.Module, batch: torch.Tensor) -> Size:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(batch)
-    layers = sum(1 for part in net.modules() if part._parameters)
-    state = net.state_dict().values()
-    return Size(float(counter.get_total_flops()), layers, sum(t.nbytes for t in state))
-
-
 def _gan_seconds(config: GanConfig, speed: Speed) -> float:
-    maker, judge = _gan_sizes(config)
+    maker, judge = gan_sizes(config)
     real, critics = config.batch_size, config.critic_steps
     step = critics * real * (6 * judge.operations + maker.operations)
     step += 3 * real * (judge.operations + maker.operations)
@@ -196,40 +156,19 @@ def _gan_seconds(config: GanConfig, speed: Speed) -> float:
     return factor * (arithmetic / speed.operations + calls * speed.call)
 
 
-def _gan_sizes(config: GanConfig) -> tuple[Size, Size]:
-    shape = trained_on(config)[1]
-    return _gan_sizes_of(config.latent, config.generator_width, config.width, shape)
-
-
-@functools.lru_cache(maxsize=None)
-def _gan_sizes_of(
-    latent: int, generator_width: int, width: int, shape: tuple[int, int, int]
-) -> tuple[Size, Size]:
-    channels, *pixels = shape
-    with torch.device("meta"):
-        maker = models.gan.generator(
-            latent=latent, out_channels=channels, input_size=tuple(pixels), width=generator_width
-        )
-        judge = models.gan.discriminator(
-            in_channels=channels, input_size=tuple(pixels), width=width
-        )
-        return _counted(maker, torch.empty(1, latent)), _counted(judge, torch.empty(1, *shape))
-
-
 def _step(config: TrainConfig, batch: int, device: str) -> Callable[[], None]:
     """A plain training step on random images."""
-    shape, classes = trained_on(config)[1], IMAGES[config.dataset].classes
+    kind = net(config)
     with torch.random.fork_rng(devices=[]):
-        net = _build(config.model, config.width, config.depth, config.shortcut, shape, classes,
-                     bare=False)  # fmt: skip
-        images = torch.rand(batch, *shape).to(device, memory_format=torch.channels_last)
-    net = net.to(device, memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, foreach=True)
+        model = kind._replace(bare=False).build()
+        images = torch.rand(batch, *kind.shape).to(device, memory_format=torch.channels_last)
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, foreach=True)
     labels = torch.zeros(batch, dtype=torch.long, device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        found = net(images)
+        found = model(images)
         target = images if config.objective == "reconstruction" else labels
         loss = F.mse_loss if config.objective == "reconstruction" else F.cross_entropy
         loss(found, target).backward()

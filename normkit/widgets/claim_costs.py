@@ -66,8 +66,7 @@ def _seconds(config: TrainConfig, root: str, keys: tuple[str, ...]) -> float:
 
 def _work(config: TrainConfig) -> float:
     """Seconds that a run takes by its configuration alone."""
-    images, size = sweep.SIZES.get(config.dataset, (50_000, 32))
-    images, size = config.subset or images, config.image_size or size
+    images, (_, size, _) = sweep.trained_on(config)
     updates = config.epochs * math.ceil(images / config.batch_size)
     across = size**2 if config.model in DENSE else 1
     return PER_UPDATE * updates + PER_WORK * sweep.work(config) / across

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from .forecast import forecast
 from .folders import Folders, check_folders
 from .notebook import nearest
 from .runner import How, Outcome, Task, plan, run
@@ -42,7 +43,7 @@ def command(
         jobs: processes that train at a time; None leaves it to `sweep`.
         device: "auto", "cpu" or "cuda", for the notebooks that have such a parameter.
         force: run what is up to date, too.
-        list_only: only say what would run, and why.
+        list_only: only say what would run and why, and what would have to train.
         timeout: seconds that a cell may take; None for the profile's limit.
         scheduler: address of the Dask cluster that trains, such as tcp://HOST:8786.
 
@@ -63,9 +64,7 @@ def command(
     chosen = {"only": only, "settings": settings, "device": device, "force": force}
     tasks = plan(folders, profile, **chosen, claims=_claims)
     if list_only:
-        states = ["would run" if task.reasons else "up to date" for task in tasks]
-        print(table([Outcome(task, word, task.why) for task, word in zip(tasks, states)]))
-        return 0
+        return _list(tasks, folders, jobs)
     if any(task.reasons for task in tasks):
         check_folders(folders, profile)
         _check_scheduler(scheduler)
@@ -86,6 +85,14 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(
         f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}" for a, b, c, d in rows
     )
+
+
+def _list(tasks: Sequence[Task], folders: Folders, jobs: int | None) -> int:
+    states = ["would run" if task.reasons else "up to date" for task in tasks]
+    print(table([Outcome(task, word, task.why) for task, word in zip(tasks, states)]))
+    if told := forecast(tasks, folders, jobs):
+        print(f"\n{told}")
+    return 0
 
 
 def _run(tasks: Sequence[Task], folders: Folders, how: How) -> list[Outcome]:

@@ -11,7 +11,7 @@ from .effects import beside, effects, known_effects
 from .methods import METHODS, changed, method_of
 from .operators import concept, conditions, layer_norms
 from .published import published_robust
-from .runs import choosing_runs, datasets, gans, gathered, judged_runs, outcomes, rates
+from .runs import choosing_runs, datasets, gans, gathered, judged_runs, outcomes, planned, rates
 from .settings import SETTINGS, Attack, Experiments
 from .tables import check_result, curves, gan_scores, robust, sheets, welch
 from .verdicts import (
@@ -66,6 +66,7 @@ __all__ = [
     "leads",
     "method_of",
     "outcomes",
+    "planned",
     "published_robust",
     "rates",
     "robust",

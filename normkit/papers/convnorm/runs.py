@@ -1,7 +1,7 @@
 """The runs that choose learning rates, and those that are judged."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ __all__ = [
     "gathered",
     "judged_runs",
     "outcomes",
+    "planned",
     "rates",
 ]
 
@@ -65,7 +66,7 @@ def judged_runs(
 
     Arguments:
         profile: smoke, quick, cifar10 or paper; None takes its values, as below.
-        tried: the records of `choosing_runs`.
+        tried: the records of `choosing_runs`; a method without one takes the first rate.
         seeds: repetitions, of every comparison.
         epochs: passes over the images; few images still get their number of updates.
         device: cpu or cuda.
@@ -73,11 +74,29 @@ def judged_runs(
     setting = choose(SETTINGS, profile, seeds=seeds, many=seeds)
     how: dict[str, object] = {"device": device} | ({"epochs": epochs} if epochs else {})
     chosen = rates(outcomes(tried))
-    lrs = chosen[chosen.chosen].set_index("method").lr
+    lrs = chosen[chosen.chosen].set_index("method").lr.to_dict()
     return {
-        name: [dataclasses.replace(run, lr=float(lrs[_method(run)])) for run in runs]
+        name: [
+            dataclasses.replace(run, lr=float(lrs.get(_method(run), setting.lrs[0])))
+            for run in runs
+        ]
         for name, runs in _plans(setting, how).items()
     }
+
+
+def planned(
+    profile: str,
+    finished: Callable[[TrainConfig], Record | None],
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    device: str = "cpu",
+) -> list[GanConfig | TrainConfig]:
+    """Every run of a profile; a rate that is yet to be chosen is the first of the choice."""
+    tries = choosing_runs(profile, seeds=seeds, device=device)
+    tried = [record for record in map(finished, tries) if record]
+    plans = judged_runs(profile, tried, seeds=seeds, epochs=epochs, device=device)
+    return [*tries, *gathered(plans), *gans(profile, seeds=seeds, device=device)]
 
 
 def _plans(setting: Experiments, how: dict[str, object]) -> dict[str, list[TrainConfig]]:

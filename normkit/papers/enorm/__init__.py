@@ -7,7 +7,7 @@ smallest norm of the weights, and train networks that are deep or see small batc
 from .balancing import Balancing, balancing, network
 from .cost import Cost, cost
 from .published import published_depths
-from .runs import choosing_runs, datasets, judged_runs, method_of, outcomes, rates
+from .runs import choosing_runs, datasets, judged_runs, method_of, outcomes, planned, rates
 from .settings import SETTINGS, Comparison, Experiments
 from .tables import curves, gathered, parted
 from .verdicts import (
@@ -51,6 +51,7 @@ __all__ = [
     "method_of",
     "network",
     "outcomes",
+    "planned",
     "parted",
     "published_depths",
     "rates",

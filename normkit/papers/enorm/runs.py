@@ -1,7 +1,7 @@
 """The runs that choose a learning rate, and those that are judged."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,8 @@ from normkit.training import Penalty, Projection, TrainConfig
 from ..profiles import choose
 from .settings import SETTINGS, Comparison, Experiments, with_mnist
 
-__all__ = ["choosing_runs", "datasets", "judged_runs", "method_of", "outcomes", "rates"]
+__all__ = ["choosing_runs", "datasets", "judged_runs", "method_of", "outcomes", "planned",
+           "rates"]  # fmt: skip
 
 
 def datasets(profile: str) -> tuple[str, ...]:
@@ -66,22 +67,38 @@ def judged_runs(
 
     Arguments:
         profile: as for `choosing_runs`, like the others.
-        tried: the records of `choosing_runs`, by comparison.
+        tried: the records of `choosing_runs`, by comparison; what was not tried takes the first
+            rate.
     """
     setting = _chosen(profile, seeds, epochs, device)
     plans: dict[str, list[TrainConfig]] = {}
     for name, comparison in setting.comparisons().items():
         best = rates(outcomes(tried[name], comparison.field))
-        best = best[best.chosen].set_index(["method", comparison.field]).lr
+        best = best[best.chosen].set_index(["method", comparison.field]).lr.to_dict()
         plans[name] = [
-            dataclasses.replace(
-                _run(comparison, method, value, 1.0), lr=float(best[method, value]), seed=seed
-            )
+            dataclasses.replace(run, lr=float(best.get((method, value), run.lr)), seed=seed)
             for seed in setting.seeds
             for method in comparison.methods
             for value in comparison.values
+            for run in [_run(comparison, method, value, comparison.lrs[0])]
         ]
     return plans
+
+
+def planned(
+    profile: str,
+    finished: Callable[[TrainConfig], Record | None],
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    device: str = "cpu",
+) -> list[TrainConfig]:
+    """Every run of a profile; a rate that is yet to be chosen is the first of the choice."""
+    chosen = {"seeds": seeds, "epochs": epochs, "device": device}
+    tries = choosing_runs(profile, **chosen)
+    tried = {name: [r for r in map(finished, runs) if r] for name, runs in tries.items()}
+    plans = judged_runs(profile, tried, **chosen)
+    return [run for part in (tries, plans) for runs in part.values() for run in runs]
 
 
 def outcomes(records: Sequence[Record], field: str) -> pd.DataFrame:
@@ -99,7 +116,7 @@ def outcomes(records: Sequence[Record], field: str) -> pd.DataFrame:
             found = {name: float(last[column]) for name, column in names.items()}
         row = {"method": method_of(config), field: _value(config, field), "seed": config["seed"]}
         rows.append(row | {"lr": config["lr"]} | found | {"status": record.status})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["method", field, "seed", "lr", *names, "status"])
 
 
 def rates(table: pd.DataFrame) -> pd.DataFrame:
