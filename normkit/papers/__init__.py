@@ -1,6 +1,6 @@
 """The four papers: which runs a profile needs, what was published, and what is claimed."""
 
-from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from . import across_papers, beyond_batchnorm, convnorm, enorm, norm_decay
 from .describe import describe, diverged
 from .measured import kept
 from .planned import is_here, planned, tour_runs
@@ -9,6 +9,7 @@ from .profiles import PROFILES, label
 __all__ = [
     "CLAIMS",
     "PROFILES",
+    "across_papers",
     "beyond_batchnorm",
     "convnorm",
     "describe",

@@ -9,7 +9,7 @@ from normkit.data.sources import SOURCES
 from normkit.records import Record, Store
 from normkit.training import Adversary, GanConfig, TrainConfig, resolve_device
 
-from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from . import across_papers, beyond_batchnorm, convnorm, enorm, norm_decay
 
 __all__ = ["is_here", "planned", "tour_runs"]
 
@@ -46,7 +46,7 @@ def planned(
     def finished(config: TrainConfig) -> Record | None:
         return store.get(config) if is_here(config) else None
 
-    papers = {"convnorm": convnorm, "enorm": enorm}
+    papers = {"across_papers": across_papers, "convnorm": convnorm, "enorm": enorm}
     return list(papers[topic].planned(profile, finished, **chosen)) if topic in papers else []
 
 

@@ -1,6 +1,6 @@
 """Runs what the store does not hold, on as many processes as asked."""
 
-from .cost import trained_on, work
+from .cost import work
 from .dispatch import ClusterError
 from .estimate import Estimate, estimate, measure
 from .pool import WorkerDied, jobs, process_pool
@@ -20,6 +20,5 @@ __all__ = [
     "process_pool",
     "run",
     "stamp",
-    "trained_on",
     "work",
 ]
