@@ -13,8 +13,8 @@ from normkit.plots.tables import require, summarize
 __all__ = ["MEASURES", "cost", "departures", "predict", "ranks"]
 
 MEASURES = {
-    "clean": "clean\naccuracy",
-    "robust": "robust\naccuracy",
+    "clean": "clean\nimages",
+    "robust": "under\nattack",
     "noisy": "wrong\nlabels",
     "first_epoch": "first\nepoch",
     "spectral": "spectral\nnorm",
@@ -64,6 +64,7 @@ def ranks(table: pd.DataFrame, *, note: str = "") -> Picture:
     rows = require(table, ["method", "measure", "rank", "low", "high", "n"])
     measures = [name for name in MEASURES if name in set(rows["measure"])]
     grid = rows.pivot(index="method", columns="measure", values="rank")[measures]
+    grid = grid.reindex(rows["method"].unique())
     grid = grid.sort_values("robust" if "robust" in measures else measures[0], kind="stable")
     figure = picture(PAGE, 1.3 + 0.235 * len(grid))
     axes = figure.subplots()
@@ -83,7 +84,7 @@ def ranks(table: pd.DataFrame, *, note: str = "") -> Picture:
     axes.set(xlabel="", ylabel="")
     for text, method in zip(axes.get_yticklabels(), grid.index, strict=True):
         text.set_color(readable(KINDS[method][0]))
-    facts = f"Mean rank over {count(rows['n'].astype(int), 'seed')}, and its 95 % t interval."
+    facts = evidence("Mean rank", "Below", rows["n"].astype(int))
     return finish(figure, f"{facts} First is what stands in brackets.", note)
 
 

@@ -3,7 +3,7 @@
 from .cost import work
 from .dispatch import ClusterError
 from .estimate import Estimate, estimate, measure
-from .pool import WorkerDied, jobs, process_pool
+from .pool import WorkerDied, jobs, place, process_pool
 from .remote import cluster
 from .running import SweepError, make, run, stamp
 
@@ -17,6 +17,7 @@ __all__ = [
     "jobs",
     "make",
     "measure",
+    "place",
     "process_pool",
     "run",
     "stamp",

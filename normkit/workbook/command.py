@@ -3,6 +3,7 @@
 import csv
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -96,44 +97,52 @@ def _list(tasks: Sequence[Task], folders: Folders, jobs: int | None) -> int:
 
 
 def _run(tasks: Sequence[Task], folders: Folders, how: How) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+    found: dict[str, Outcome] = {}
     progress = _Progress()
     try:
         for outcome in run(tasks, folders, how=how, tick=progress.tick):
-            outcomes.append(outcome)
+            name = outcome.task.notebook.name
+            found[name] = outcome
             if outcome.state != "up to date":
-                name, seconds = outcome.task.notebook.name, f"{outcome.seconds:.1f} s"
                 why = f": {outcome.why}" if outcome.state == "failed" else ""
-                progress.line(f"{name} {outcome.state} after {seconds}{why}")
+                told = f"{name} {outcome.state} after {outcome.seconds:.1f} s{why}"
+                progress.ended(outcome.task, told)
     except (KeyboardInterrupt, SystemExit):
-        progress.line("interrupted; what was finished is kept")
-        print(table(outcomes))
+        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        print(table(list(found.values())))
         raise
-    return outcomes
+    return [found[task.notebook.name] for task in tasks]
 
 
 class _Progress:
-    """One line that is written over on a terminal; elsewhere at most a line in 15 seconds."""
+    """One line that is written over on a terminal; elsewhere a line of each task in 15 seconds."""
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
-        self.task: Task | None = None
-        self.written = 0.0
+        self.lock = threading.Lock()
+        self.now: dict[str, str] = {}  # what each running notebook does
+        self.written: dict[str, float] = {}
 
     def tick(self, task: Task, what: str, start: float) -> None:
-        now = time.monotonic()
-        if self.task is not task:
-            self.task, self.written = task, now
-            self.line(f"{task.notebook.name}: {task.why}; {what}")
-        text = f"{task.notebook.name} {what} {now - start:.0f} s"
-        if self.terminal:
-            text = text[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif now - self.written >= 15:
-            self.written = now
-            self.line(text)
+        now, name = time.monotonic(), task.notebook.name
+        with self.lock:
+            if name not in self.written:
+                self.written[name] = now
+                self._write(f"{name}: {task.why}; {what}")
+            text = self.now[name] = f"{name} {what} {now - start:.0f} s"
+            if self.terminal:
+                text = " | ".join(self.now.values())[: shutil.get_terminal_size().columns - 1]
+                print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            elif now - self.written[name] >= 15:
+                self.written[name] = now
+                self._write(text)
 
-    def line(self, text: str) -> None:
+    def ended(self, task: Task, text: str) -> None:
+        with self.lock:
+            self.now.pop(task.notebook.name, None)
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         clear = "\r\033[K" if self.terminal else ""
         print(f"{clear}{text}", file=sys.stderr, flush=True)
 
