@@ -140,12 +140,27 @@ def test_what_is_measured_is_what_the_parts_measure(trained):
         assert 1 <= found["stable_rank"] <= 64 and -1 <= found["cosine"] <= 1
 
 
+def test_who_is_only_attacked_has_a_robust_accuracy_alone(trained):
+    records, seen = trained
+    found = across_papers.measured("smoke", records[:1], records[1:]).tables()["measures"]
+    other = found[found.key == records[1].key]
+    assert other.measure.tolist() == ["robust"]
+    assert other.value.item() == seen[records[1].key, "robust"]
+
+
+def test_a_step_costs_batchnorms_time_where_the_step_is_batchnorms():
+    times = across_papers.StepCost("smoke", rounds=1).tables()["times"].set_index("method")
+    assert set(times.index) == set(across_papers.METHODS) and times.ratio.batch == 1
+    assert (times.seconds > 0).all()
+    assert times.ratio.pgd > 1.5  # two more passes forward and back
+
+
 def test_robust_accuracy_is_that_of_the_attack_on_the_same_starts(trained):
     records, seen = trained
     task = training.prepare(training.from_dict(records[0].config))
     images = task.test_images[:32].float() / 255
     for record in records:
-        attack = {"epsilon": 0.1, "step_size": 0.0125, "steps": 20}
+        attack = {"epsilon": 0.05, "step_size": 0.00625, "steps": 20}
         start = training.generator(0, "evaluation")
         model, labels = training.restore(record).eval(), task.test_labels[:32]
         moved = attacks.pgd(model, images, labels, generator=start, **attack)

@@ -142,7 +142,7 @@ def cost(table: pd.DataFrame, *, note: str = "") -> Picture:
     """The time of a training step as a multiple of BatchNorm's, per method.
 
     Arguments:
-        table: columns method, seed, ratio.
+        table: columns method, seed (a repetition), ratio.
         note: a short grey line at the bottom.
 
     Raises:
@@ -167,7 +167,8 @@ def cost(table: pd.DataFrame, *, note: str = "") -> Picture:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("time of a step, times that of BatchNorm")
     axes.invert_yaxis()
-    return finish(figure, evidence("Geometric mean", "Bar", means["n"]), note)
+    facts = evidence("Geometric mean", "Bar", means["n"]).replace("seed", "round")
+    return finish(figure, facts, note)
 
 
 @style()
@@ -227,12 +228,6 @@ def _predictor(axes: Axes, means: pd.DataFrame, measure: str) -> None:
     pair = means[[measure, "robust"]].dropna()
     colors = [KINDS[method][0] for method in pair.index]
     axes.scatter(pair[measure], pair["robust"], c=colors, s=14, linewidths=0, zorder=3)
-    for method in [name for name in ("pgd", "none") if name in pair.index]:
-        place = (pair.loc[method, measure], pair.loc[method, "robust"])
-        axes.annotate(
-            LABELS[method], place, (0, 4), textcoords="offset points", fontsize=5.5, ha="center",
-            color=readable(KINDS[method][0]),
-        )  # fmt: skip
     if measure != "clean" and pair[measure].max() > 4 * pair[measure].min() > 0:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

@@ -4,11 +4,12 @@ The papers measure different things on different methods; nothing here is a clai
 they ask of their own methods is asked of every method: does a norm tell how robust a network is?
 """
 
+from .cost import StepCost, step_cost
 from .measured import MEASURES, Measured, measured
 from .released import departures
 from .runs import Plan, borrowed_runs, choosing_runs, datasets, grid_runs, planned, variant_runs
 from .settings import METHODS, SETTINGS, Grid, changed
-from .tables import COLUMNS, correlations, costs, ranks, scores, wide
+from .tables import COLUMNS, correlations, ranks, scores, wide
 
 __all__ = [
     "COLUMNS",
@@ -18,11 +19,11 @@ __all__ = [
     "Grid",
     "Measured",
     "Plan",
+    "StepCost",
     "borrowed_runs",
     "changed",
     "choosing_runs",
     "correlations",
-    "costs",
     "datasets",
     "departures",
     "grid_runs",
@@ -30,6 +31,7 @@ __all__ = [
     "planned",
     "ranks",
     "scores",
+    "step_cost",
     "variant_runs",
     "wide",
 ]

@@ -28,11 +28,16 @@ PROBED = 64  # training images that the probes see
 ATTACKED = 20  # steps of PGD
 
 
-def measured(profile: str, records: Iterable[Record]) -> "Measured":
-    """The measurement of trained networks, for `papers.kept`."""
+def measured(
+    profile: str, records: Iterable[Record], attacked: Iterable[Record] = ()
+) -> "Measured":
+    """The measurement of trained networks, for `papers.kept`; some are `attacked` and no more."""
     grid = choose(SETTINGS, profile)
-    keys = tuple(dict.fromkeys(record.key for record in records if record.status == "ok"))
-    return Measured(keys, grid.epsilon, grid.images)
+    keys, others = (
+        tuple(dict.fromkeys(record.key for record in part if record.status == "ok"))
+        for part in (records, attacked)
+    )
+    return Measured(keys, others, grid.epsilon, grid.images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +53,13 @@ class Measured:
 
     Arguments:
         networks: keys of the records, in the default store.
+        attacked: of those of which the robust accuracy alone is wanted.
         epsilon: linf radius of the attack, images in [0, 1].
         images: number of test images that are attacked.
     """
 
     networks: tuple[str, ...]
+    attacked: tuple[str, ...]
     epsilon: float
     images: int
 
@@ -64,13 +71,12 @@ class Measured:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Table "measures": key, measure (of `MEASURES`), value."""
         store, rows = Store(), []
-        for key in self.networks:
-            record = store.open(key)
-            for name, value in self._found(record).items():
-                rows.append((key, name, float(value)))
+        for key in (*self.networks, *self.attacked):
+            found = self._found(store.open(key), whole=key in self.networks)
+            rows += [(key, name, float(value)) for name, value in found.items()]
         return {"measures": pd.DataFrame(rows, columns=["key", "measure", "value"])}
 
-    def _found(self, record: Record) -> dict[str, float]:
+    def _found(self, record: Record, whole: bool) -> dict[str, float]:
         config = from_dict(record.config)
         task, model = _task(config.dataset, config.image_size, config.subset), restore(record)
         model = model.to(task.images.device).eval()
@@ -83,10 +89,13 @@ class Measured:
             steps=ATTACKED,
             generator=generator(0, "evaluation"),
         )
+        robust = {"robust": attacks.robust_accuracy(model, shown, labels, attack)}
+        if not whole:
+            return robust
         found = _norms(model, tuple(shown.shape[1:]))
-        found["slope"] = norms.lipschitz_lower_bound(model, shown[:PROBED], steps=10).value
+        found["slope"] = norms.lipschitz_lower_bound(model, shown[:PROBED], steps=4).value
         found |= _probed(model, data.to_float(task.images[:PROBED]), task.labels[:PROBED])
-        return found | {"robust": attacks.robust_accuracy(model, shown, labels, attack)}
+        return found | robust
 
 
 @functools.lru_cache(maxsize=2)

@@ -66,8 +66,8 @@ def _grid(profile: str, epsilon: float, images: int, level: float = 0.4, **more:
 _HALF = {"epochs": 10}
 _CIFAR10 = _grid("cifar10", 2 / 255, 500, 0.6, every=50)
 SETTINGS = {
-    "smoke": _grid("smoke", 0.1, 32, every=1, seeds=(5,)),
-    "quick": _grid("quick", 0.1, 297),
+    "smoke": _grid("smoke", 0.05, 32, every=1, seeds=(5,)),
+    "quick": _grid("quick", 0.05, 297),
     "cifar10": dataclasses.replace(
         _CIFAR10, clean=dataclasses.replace(_CIFAR10.clean, **_HALF), lrs=(0.1,), choosing_epochs=1
     ),

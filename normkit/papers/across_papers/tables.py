@@ -10,7 +10,7 @@ from scipy import stats
 from normkit import claims
 from normkit.records import Record
 
-__all__ = ["COLUMNS", "correlations", "costs", "ranks", "scores", "wide"]
+__all__ = ["COLUMNS", "correlations", "ranks", "scores", "wide"]
 
 # What is measured, and which way is first: more (1), less (-1), or nearest to 1 (0).
 COLUMNS = {
@@ -27,7 +27,7 @@ COLUMNS = {
     "cosine": -1,
     "gradient_ratio": 0,
 }
-PREDICTORS = ("spectral", "l1", "linf", "slope", "energy", "stable_rank", "clean")
+PREDICTORS = ("spectral", "l1", "linf", "slope", "stable_rank", "clean", "energy")
 DRAWS = 2_000  # of the bootstrap over methods
 
 
@@ -89,21 +89,6 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, a row per method and a column per measurement."""
     means = table.pivot_table("value", "method", "measure", sort=False)
     return means[[name for name in COLUMNS if name in means]]
-
-
-def costs(clean: Mapping[tuple, Record]) -> pd.DataFrame:
-    """The time of an epoch as a multiple of BatchNorm's of the same seed; medians over epochs.
-
-    Columns: method, seed, ratio.
-    """
-    ended = {name: record for name, record in clean.items() if record.status == "ok"}
-    times = {name: record.table("history").seconds.median() for name, record in ended.items()}
-    rows = [
-        (method, seed, value / times["batch", seed])
-        for (method, seed), value in times.items()
-        if ("batch", seed) in times
-    ]
-    return pd.DataFrame(rows, columns=["method", "seed", "ratio"])
 
 
 def correlations(
