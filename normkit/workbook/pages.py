@@ -21,6 +21,7 @@ __all__ = ["mathml", "page", "write"]
 
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 WIDGET = "application/vnd.jupyter.widget-view+json"
+NAMESPACE = "http://www.w3.org/1998/Math/MathML"  # a page of HTML needs no name for it
 INJECTED = "injected-parameters"
 
 
@@ -50,7 +51,7 @@ def page(notebook: dict[str, Any]) -> str:
 
     Example:
         >>> cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": r"# A $\\beta$"}
-        >>> found = page({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+        >>> found = page({"cells": [cell]})
         >>> "<math" in found, "<script" in found, "$" in found
         (True, False, False)
     """
@@ -64,9 +65,10 @@ def page(notebook: dict[str, Any]) -> str:
     body, _ = exporter.from_notebook_node(plain)
     texts = (cell.source for cell in plain.cells if cell.cell_type == "markdown")
     title = next((line[2:] for t in texts for line in t.splitlines() if line[:2] == "# "), "")
+    title = escape(re.sub("[$`*]", "", title))
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     head = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
-    head += f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n"
+    head += f"<title>{title}</title>\n<style>\n{style}</style>\n"
     lines = (line.rstrip() for line in body.splitlines())
     body = re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip())
     head = f'<!doctype html>\n<html lang="en">\n<head>\n{head}</head>\n'
@@ -84,7 +86,7 @@ def mathml(formula: str, display: str = "inline") -> str:
         >>> mathml(r"\\lVert W \\rVert").count("<mo")
         2
     """
-    return convert(formula.strip(), display=display)
+    return convert(formula.strip(), display=display).replace(f' xmlns="{NAMESPACE}"', "")
 
 
 class _Renderer(IPythonRenderer):
@@ -129,7 +131,7 @@ def _plain(notebook: dict[str, Any]) -> NotebookNode:
 
 
 def _output(output: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """What a page shows of a cell's output; None for progress and for a widget without a picture."""
+    """What a page shows of an output; None for progress, and for a widget that left no picture."""
     kind = output["output_type"]
     if kind == "stream":
         whole = {"output_type": kind, "name": output["name"], "text": "".join(output["text"])}

@@ -50,7 +50,7 @@ def sections(path: Path) -> list[Section]:
         >>> path = Path(tempfile.mkdtemp()) / "01_convnorm.ipynb"
         >>> cells = [{"cell_type": kind, "source": source} for kind, source in cells]
         >>> _ = path.write_text(json.dumps({"cells": cells}))
-        >>> sections(path)[0]
+        >>> sections(path)[1]
         Section(title='cn.noise: wrong labels', claims=('cn.noise',), figures=('curves_*',))
     """
     found: list[tuple[str, list[str]]] = [("", [])]
