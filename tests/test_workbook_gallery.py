@@ -290,8 +290,8 @@ def test_what_is_no_latex_stays_readable():
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_every_formula_of_the_notebooks_becomes_mathml(path):
-    texts = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]
-             if cell["cell_type"] == "markdown"]
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
     formulas = [a or b for text in texts for a, b in re.findall(FORMULA, text, re.DOTALL)]
     for formula in formulas:
         found = pages.mathml(formula)
@@ -318,6 +318,14 @@ def test_every_figure_that_is_kept_has_a_section(path):
         kept = (PROJECT / "figures" / profile / path.stem[3:]).glob("*.png")
         loose = [file.stem for file in kept if home(file.stem, found) is None]
         assert not loose, loose
+
+
+@pytest.mark.parametrize("readme", ["README.md", "figures/README.md"])
+def test_every_file_that_the_project_s_own_pages_name_is_there(readme):
+    path = PROJECT / readme
+    named = [link for link in links(path.read_text()) if "://" not in link]
+    missing = [link for link in named if not (path.parent / link).exists()]
+    assert named and not missing, missing
 
 
 def test_verdicts_are_counted_in_the_order_of_the_scoreboard():

@@ -62,7 +62,7 @@ def write(folders: Folders) -> list[Path]:
         _, end, after = rest.partition(END)
         if end:
             table = _block(folders.figures, books)
-            written[readme] = f"{before}{begin}\n{table}\n{end}{after}"
+            written[readme] = f"{before}{begin}\n\n{table}\n\n{end}{after}"
     changed = [path for path, text in written.items() if _old(path) != text]
     for path in changed:
         replace(path, written[path])
