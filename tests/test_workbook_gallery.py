@@ -189,7 +189,7 @@ def test_a_second_write_changes_no_byte_and_no_file(project):
 def test_the_rest_of_the_readme_stays_and_all_of_it_for_figures_elsewhere(project, monkeypatch):
     close(project)
     text = (project / "README.md").read_text()
-    assert text.startswith("# Title\n\n<!-- scoreboard -->\n| claims | ")
+    assert text.startswith("# Title\n\n<!-- scoreboard -->\n\n| claims | ")
     assert text.endswith("<!-- /scoreboard -->\n\nThe rest.\n") and "old" not in text
     assert "| Channels | [1 reproduced, 1 contradicted, 1 not run](" in text
     (project / "README.md").write_text(README)
