@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import gallery
 from .forecast import forecast
 from .folders import Folders, check_folders
 from .notebook import nearest
@@ -49,7 +50,7 @@ def command(
         scheduler: address of the Dask cluster that trains, such as tcp://HOST:8786.
 
     Returns:
-        0, or 1 if a notebook failed or the scoreboard could not be written.
+        0, or 1 if a notebook failed, or the scoreboard or a page could not be written.
 
     Raises:
         ValueError: something that is asked for does not exist or has the wrong type.
@@ -70,7 +71,7 @@ def command(
         check_folders(folders, profile)
         _check_scheduler(scheduler)
     outcomes = _run(tasks, folders, How(jobs, scheduler, timeout))
-    return _close(outcomes, folders.figures / profile)
+    return _close(outcomes, folders, profile)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -147,7 +148,8 @@ class _Progress:
         print(f"{clear}{text}", file=sys.stderr, flush=True)
 
 
-def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
+def _close(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> int:
+    figures = folders.figures / profile
     print(table(outcomes))
     print(f"figures: {figures}")
     failed = any(outcome.state == "failed" for outcome in outcomes)
@@ -169,7 +171,43 @@ def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
         print(f"normkit: {scoreboard} is damaged; {again}", file=sys.stderr)
         return 1
     print("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    return int(failed)
+    problem = _publish(outcomes, folders, profile) if profile in gallery.SHOWN else None
+    if problem:
+        print(f"normkit: {problem}", file=sys.stderr)
+    return int(failed or problem is not None)
+
+
+def _publish(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> str | None:
+    """Write the pages and the gallery that are missing or older than what they show.
+
+    Returns:
+        None, or a sentence that says what could not be written.
+    """
+    figures, kept = folders.figures / profile, folders.kept(profile)
+    sound = [o.task.notebook.name for o in outcomes if o.state in ("ran", "up to date")]
+    sound = sound if profile == DEFAULT_PROFILE else []
+    shown = {kept / f"{name}.ipynb": figures / f"{name}.html" for name in sound}
+    pages = {copy: page for copy, page in shown.items() if _older(page, copy)}
+    try:
+        if pages:
+            from .pages import write
+
+            for copy, page in pages.items():
+                write(copy, page)
+        if pages or _older(folders.figures / "README.md", figures / "claims.csv"):
+            gallery.write(folders)
+    except OSError as error:
+        return f"{error.filename} not written: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _older(file: Path, source: Path) -> bool:
+    """Whether a file is missing or older than its source, where there is one."""
+    if not source.is_file():
+        return False
+    return not file.is_file() or file.stat().st_mtime < source.stat().st_mtime
 
 
 def _check_profile(profile: str, folders: Folders) -> None:

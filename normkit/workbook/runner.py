@@ -208,6 +208,7 @@ def _run_one(
     book, kept = task.notebook, folders.kept(task.profile)
     path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
     inputs = state.inputs(book, task.parameters)
+    start = time.monotonic()
     state.write(path, {"state": "the last run did not finish"})
     variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
     variables |= how.variables
@@ -223,8 +224,23 @@ def _run_one(
         return f"{error}; executed notebook: {copy}" if copy.is_file() else error
     data = fingerprints(used(book, task.parameters), folders.runs / "workbook" / "data.json")
     figures = state.outputs(folders.figures / task.profile / book.topic)
-    state.write(path, {"state": "done", **inputs, "data": data, "figures": figures})
+    ran = {"seconds": round(time.monotonic() - start), "machine": _machine(task, how)}
+    state.write(path, {"state": "done", **inputs, "data": data, "figures": figures, "run": ran})
     return None
+
+
+def _machine(task: Task, how: How) -> str:
+    """Where a notebook was executed, in one line."""
+    import torch
+
+    from ..papers.measured import hardware
+
+    device = (task.notebook.defaults | task.parameters).get("device")
+    words = [hardware(1)]
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        words.insert(0, torch.cuda.get_device_name())
+    words += [f"--jobs {how.jobs}"] if how.jobs else []
+    return ", ".join(words + (["--scheduler"] if how.scheduler else []))
 
 
 @contextlib.contextmanager
