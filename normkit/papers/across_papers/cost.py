@@ -56,8 +56,8 @@ class StepCost:
         rows = []
         for turn in range(self.rounds):
             for method in METHODS:
-                seconds = train(changed(grid, base, method, lr=1e-3)).tables["history"].seconds[1:].min()
-                rows.append((method, turn, float(seconds) / STEPS))
+                history = train(changed(grid, base, method, lr=1e-3)).tables["history"]
+                rows.append((method, turn, float(history.seconds[1:].min()) / STEPS))
         table = pd.DataFrame(rows, columns=["method", "seed", "seconds"])
         batch = table[table.method == "batch"].set_index("seed").seconds
         return {"times": table.assign(ratio=table.seconds / table.seed.map(batch))}

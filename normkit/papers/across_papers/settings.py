@@ -63,13 +63,16 @@ def _grid(profile: str, epsilon: float, images: int, level: float = 0.4, **more:
     return Grid(theirs.clean, noise, theirs.free, epsilon, images, **shared | more)
 
 
-_HALF = {"epochs": 10}
-_CIFAR10 = _grid("cifar10", 2 / 255, 500, 0.6, every=50)
+_FEW = {"epochs": 8, "subset": 2000}
+_CIFAR10 = _grid("cifar10", 2 / 255, 500, 0.6, every=50, lrs=(0.1,), choosing_epochs=1)
 SETTINGS = {
     "smoke": _grid("smoke", 0.05, 32, every=1, seeds=(5,)),
     "quick": _grid("quick", 0.05, 297),
     "cifar10": dataclasses.replace(
-        _CIFAR10, clean=dataclasses.replace(_CIFAR10.clean, **_HALF), lrs=(0.1,), choosing_epochs=1
+        _CIFAR10,
+        clean=dataclasses.replace(_CIFAR10.clean, **_FEW),
+        noise=dataclasses.replace(_CIFAR10.noise, **_FEW),
+        free=dataclasses.replace(_CIFAR10.free, **_FEW | {"epochs": 4}),
     ),
     "paper": _grid("paper", 2 / 255, 10_000, every=100),
 }
