@@ -11,6 +11,7 @@ from torch import nn
 from normkit import attacks, norms, sweep, training
 from normkit.papers import across_papers, convnorm
 from normkit.records import Store
+from normkit.sweep.cost import trained_on
 
 GRID = across_papers.SETTINGS["quick"]
 PLANS = across_papers.grid_runs("quick", {})
@@ -29,6 +30,15 @@ def test_every_method_is_another_run_on_one_net_and_schedule(profile):
         shared = ("dataset", "model", "width", "epochs", "schedule", "batch_size", "subset")
         for name in shared:
             assert len({getattr(run, name) for run in plan.values()}) == 1, name
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "cifar10", "paper"])
+def test_clipping_acts_within_every_run(profile):
+    plans = [across_papers.choosing_runs(profile), *across_papers.grid_runs(profile, {}).values()]
+    for plan in plans:
+        for run in plan.values():
+            images = trained_on(run)[0] * (1 - run.validation)
+            assert run.projection.every <= run.epochs * images / run.batch_size
 
 
 def test_a_method_changes_what_it_is_and_no_more():

@@ -29,7 +29,7 @@ class Grid:
         images: how many test images are attacked.
         decay: strength of both norm decays.
         bound: on singular values, met every so many steps.
-        every: those steps.
+        every: those steps; fewer, in proportion, where a run has fewer epochs.
         weight_decay: of the method of that name; all others have `clean`'s.
         lrs: the choice of learning rates.
         choosing_epochs: epochs of the runs that choose.
@@ -93,13 +93,14 @@ def changed(grid: Grid, base: TrainConfig, method: str, **more: Any) -> TrainCon
     if method in convnorm.METHODS:
         return convnorm.changed(base, method, **more)
     bare = {"normalization": "none", "bias": True}
+    every = max(1, grid.every * base.epochs // grid.clean.epochs)
     made: dict[str, dict[str, Any]] = {
         "weight_norm": bare | {"convolution": "weight_norm"},
         "scaled_ws": bare | {"convolution": "scaled_ws"},
         "enorm": bare | {"projection": Projection("enorm", c=1.05)},
         "nd_l1": {"penalty": Penalty("norm_decay", "l1", grid.decay)},
         "nd_linf": {"penalty": Penalty("norm_decay", "linf", grid.decay)},
-        "svc": {"projection": Projection("singular_values", bound=grid.bound, every=grid.every)},
+        "svc": {"projection": Projection("singular_values", bound=grid.bound, every=every)},
         "wd": {"weight_decay": grid.weight_decay},
         "pgd": {"adversary": Adversary("pgd", grid.epsilon, 2 * grid.epsilon / 3, steps=2)},
     }
