@@ -5,6 +5,7 @@ from .describe import describe, diverged
 from .measured import kept
 from .planned import is_here, planned, tour_runs
 from .profiles import PROFILES, label
+from .released import released, released_markdown
 
 __all__ = [
     "CLAIMS",
@@ -20,6 +21,8 @@ __all__ = [
     "label",
     "norm_decay",
     "planned",
+    "released",
+    "released_markdown",
     "tour_runs",
 ]
 
