@@ -1,6 +1,7 @@
 """All methods on one network: what differs between runs, what is measured, and how it is ranked."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def test_clipping_acts_within_every_run(profile):
     for plan in plans:
         for run in plan.values():
             images = trained_on(run)[0] * (1 - run.validation)
-            assert run.projection.every <= run.epochs * images / run.batch_size
+            assert run.projection.every <= run.epochs * math.ceil(images / run.batch_size)
 
 
 def test_a_method_changes_what_it_is_and_no_more():

@@ -39,9 +39,10 @@ Row = dict[str, str]
 
 
 def write(folders: Folders) -> list[Path]:
-    """Bring `figures/README.md` up to date, and the table of verdicts in the project's README.
+    """Bring `figures/README.md`, the table of released code beside it, and the README up to date.
 
-    The latter only has one between two markers, and only if the figures are the project's own.
+    The README gets its table of verdicts between two markers, and only if the figures are the
+    project's own.
 
     Arguments:
         folders: of the workbook.
@@ -54,7 +55,10 @@ def write(folders: Folders) -> list[Path]:
         ValueError: a notebook or a table of claims is damaged.
     """
     books = find(folders.project)
+    from ..papers import released_markdown  # takes seconds
+
     written = {folders.figures / "README.md": _gallery(folders, books)}
+    written[folders.figures / "from_there_to_here.md"] = released_markdown()
     readme = folders.project / "README.md"
     if folders.figures == folders.project / "figures" and readme.is_file():
         text = readme.read_text(encoding="utf-8")

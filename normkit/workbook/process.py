@@ -17,7 +17,7 @@ from ..records import replace
 from .folders import unwritable
 from .notebook import Notebook
 
-__all__ = ["execute"]
+__all__ = ["execute", "terminable"]
 
 
 def execute(
@@ -152,3 +152,20 @@ def _follow(
 def _short() -> str | None:
     """A parent for scratch folders: the names of sockets in them end at 104 characters."""
     return "/tmp" if len(tempfile.gettempdir()) > 60 and os.path.isdir("/tmp") else None
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: through the code that ends its processes."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -17,7 +16,7 @@ from . import state
 from .datasets import fingerprints, used
 from .folders import Folders
 from .notebook import Notebook
-from .process import execute
+from .process import execute, terminable
 
 __all__ = ["How", "Outcome", "Task", "plan", "run"]
 
@@ -159,7 +158,7 @@ def run(
             raise KeyboardInterrupt  # in its thread, which then ends the notebook's process
         tick(task, what, start)
 
-    with _terminable(), tempfile.TemporaryDirectory() as places:
+    with terminable(), tempfile.TemporaryDirectory() as places:
         how = replace(how, places=places if len(due) > 1 else None)
         with ThreadPoolExecutor(AT_ONCE) as threads:
             running = [threads.submit(_in_turn, task, folders, how, told) for task in due]
@@ -241,20 +240,3 @@ def _machine(task: Task, how: How) -> str:
         words.insert(0, torch.cuda.get_device_name())
     words += [f"--jobs {how.jobs}"] if how.jobs else []
     return ", ".join(words + (["--scheduler"] if how.scheduler else []))
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: through the code that ends its processes."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
