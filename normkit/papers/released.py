@@ -14,10 +14,10 @@ ADDRESSES = {
 }
 TITLE = "# From the papers' released code to normkit"
 HOW = """\
-Find what you used there in the first column; the third is what does it here: a line of Python, \
-after `from normkit import ...` of the names in it, or a command, small enough to try. Your own \
-network, batch, configuration and finished run stand for `model`, `images`, `labels`, `config`, \
-`run`, `record` and their like, `KEY` and `CHECKPOINT` for a stored run and a file of weights."""
+Find what you used there in the first column; the third has what does it here: a line of Python, \
+whose modules are imported from `normkit`, or a command, small enough to try. Your own network, \
+batch and run stand for `model`, `images`, `labels`, `config`, `run`, `record`, `store` and their \
+like, a stored run for `KEY`, a file of weights for `CHECKPOINT`."""
 
 
 def released() -> pd.DataFrame:
@@ -49,8 +49,9 @@ def released_markdown() -> str:
         >>> page = released_markdown().splitlines()
         >>> [line for line in page if line.startswith("## ")][1]
         '## [enorm](https://github.com/facebookresearch/enorm)'
-        >>> next(line for line in page if line.startswith("| `--subset_percent`"))
-        '| `--subset_percent` | share of the training images | `training.TrainConfig(subset=500)` | ...'
+        >>> next(line for line in page if line.startswith("| `trainer.fgsm_step`")).split(" | ")
+        ['| `trainer.fgsm_step`', 'step of the attack, of 255',
+         '`training.Adversary("free", step_size=8/255)`', 'Images are in [0, 1]. |']
     """
     sections = [
         "\n".join([f"## [{name}]({ADDRESSES[name]})", "", *_lines(part)])
@@ -60,9 +61,8 @@ def released_markdown() -> str:
 
 
 def _lines(rows: pd.DataFrame) -> list[str]:
-    """A table of markdown, in which a bar would end a cell."""
     made = ["| there | what | here | note |", "|---|---|---|---|"]
-    for row in rows.replace(r"\|", r"\\|", regex=True).itertuples():
+    for row in rows.itertuples():
         here = f"`{row.here}`" if row.here else ""
         made.append(f"| `{row.there}` | {row.what} | {here} | {row.note} |")
     return made
