@@ -292,7 +292,7 @@ def test_every_line_of_the_shell_is_run_or_left_out_for_a_reason():
 def test_every_link_and_picture_is_there():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
     gone = [link for link in links if not (ROOT / link.partition("#")[0]).exists()]
-    assert len(links) > 50 and not gone, gone
+    assert len(links) > 20 and not gone, gone
 
 
 def test_every_file_notebook_and_profile_is_there():
@@ -303,7 +303,7 @@ def test_every_file_notebook_and_profile_is_there():
     gone = [name for name in files if not (ROOT / name).is_file()]
     assert files and not gone, gone
     rows = re.findall(r"^\| `(\w+)`(?: \(default\))? \|", TEXT, re.MULTILINE)
-    assert rows == list(papers.PROFILES)
+    assert [row for row in rows if row not in notebooks] == list(papers.PROFILES)
 
 
 def listed(title: str, end: str) -> list[str]:
