@@ -211,6 +211,8 @@ def _run_one(
     state.write(path, {"state": "the last run did not finish"})
     variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
     variables |= how.variables
+    # Cores are for runs that train; and what a cell computes has the same bits on any of them.
+    variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
     if "NORMKIT_DATA" in os.environ:
         variables["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
     limit = how.timeout or LIMITS.get(task.profile)
