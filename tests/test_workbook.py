@@ -389,3 +389,27 @@ def test_a_run_is_forced_only_where_it_is_asked_for(project):
     tasks = workbook.plan(workbook.Folders(), "smoke", only=["alpha"], force=True)
     assert [task.reasons for task in tasks] == [("forced",)]
     assert [task.reasons for task in workbook.plan(workbook.Folders(), "smoke")] == [(), ()]
+
+
+SLEEP = """import json, os, time
+from pathlib import Path
+start = time.time()
+time.sleep(3)
+told = [start, time.time(), os.environ.get("NORMKIT_PLACES")]
+Path(os.environ["NORMKIT_RUNS"], f"{label}.json").write_text(json.dumps(told))
+"""
+
+
+def test_two_notebooks_are_executed_at_a_time_and_share_their_places(tmp_path, monkeypatch):
+    enter(tmp_path, monkeypatch)
+    for index, letter in enumerate("abc"):
+        given = PARAMETERS.replace('label = "a"', f'label = "{letter}"')
+        write(tmp_path, f"0{index}_{letter}", SLEEP, parameters=given)
+    code, out, err = run("--profile", "smoke")
+    assert code == 0, err
+    seen = [json.loads((tmp_path / "runs" / f"{letter}.json").read_text()) for letter in "abc"]
+    busy = [sum(start <= at < end for start, end, _ in seen) for at, _, _ in seen]
+    assert max(busy) == 2
+    assert len({places for *_, places in seen}) == 1 and seen[0][2] is not None
+    assert [line[:4] for line in out.splitlines()[1:4]] == ["00_a", "01_b", "02_c"]
+    assert not os.path.exists(seen[0][2])

@@ -1,14 +1,16 @@
 """The four papers: which runs a profile needs, what was published, and what is claimed."""
 
-from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from . import across_papers, beyond_batchnorm, convnorm, enorm, norm_decay
 from .describe import describe, diverged
 from .measured import kept
 from .planned import is_here, planned, tour_runs
 from .profiles import PROFILES, label
+from .released import released, released_markdown
 
 __all__ = [
     "CLAIMS",
     "PROFILES",
+    "across_papers",
     "beyond_batchnorm",
     "convnorm",
     "describe",
@@ -19,6 +21,8 @@ __all__ = [
     "label",
     "norm_decay",
     "planned",
+    "released",
+    "released_markdown",
     "tour_runs",
 ]
 

@@ -10,13 +10,17 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from normkit import sweep
 from normkit.records import Record, Store, code_hashes
 
 __all__ = ["Measurement", "hardware", "kept", "measuring_code", "one_thread"]
 
 
 class Measurement(Protocol):
-    """A frozen dataclass that says what is measured, on what it depends, and measures it."""
+    """A frozen dataclass that says what is measured, on what it depends, and measures it.
+
+    One that takes times says `timed = True`: then no run of the workbook goes on beside it.
+    """
 
     def dependencies(self) -> dict[str, str]:
         """The hashes of the code that the result depends on."""
@@ -54,10 +58,11 @@ def kept(config: Measurement, store: Store) -> Record:
         record = place.get(config)  # another process may have measured while this one waited
         if record is not None:
             return record
-        start = time.perf_counter()
-        with one_thread(), torch.no_grad():
-            tables = config.tables()
-        seconds = round(time.perf_counter() - start, 3)
+        with sweep.place(alone=getattr(config, "timed", False)):
+            start = time.perf_counter()
+            with one_thread(), torch.no_grad():
+                tables = config.tables()
+            seconds = round(time.perf_counter() - start, 3)
         meta = {"status": "ok", "seconds": seconds, "hardware": hardware(1)}
         return place.put(config, tables=tables, meta=meta)
 

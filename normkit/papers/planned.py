@@ -1,7 +1,9 @@
 """Every run that a notebook asks for, known before it starts."""
 
 import dataclasses
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from normkit import data
@@ -9,7 +11,7 @@ from normkit.data.sources import SOURCES
 from normkit.records import Record, Store
 from normkit.training import Adversary, GanConfig, TrainConfig, resolve_device
 
-from . import beyond_batchnorm, convnorm, enorm, norm_decay
+from . import across_papers, beyond_batchnorm, convnorm, enorm, norm_decay
 
 __all__ = ["is_here", "planned", "tour_runs"]
 
@@ -27,7 +29,8 @@ def planned(
         profile: smoke, quick, cifar10 or paper.
         store: where finished runs are.
         device: auto, cpu or cuda.
-        chosen: the notebook's other parameters, such as seeds and epochs.
+        chosen: the notebook's other parameters, such as seeds and epochs; those that decide no
+            run are passed over.
 
     Example:
         >>> import tempfile
@@ -35,19 +38,22 @@ def planned(
         >>> sorted({run.model for run in runs})
         ['regnetx_200mf', 'resnet18', 'senet18', 'vgg11']
     """
-    chosen |= {"device": resolve_device(device)}
-    if topic == "tour":
-        return tour_runs(profile, **chosen)
-    if topic == "norm_decay":
-        return _norm_decay(profile, **chosen)
-    if topic == "beyond_batchnorm":
-        return _beyond_batchnorm(profile, **chosen)
 
     def finished(config: TrainConfig) -> Record | None:
         return store.get(config) if is_here(config) else None
 
-    papers = {"convnorm": convnorm, "enorm": enorm}
-    return list(papers[topic].planned(profile, finished, **chosen)) if topic in papers else []
+    makers: dict[str, Callable[..., list]] = {
+        "tour": tour_runs,
+        "norm_decay": _norm_decay,
+        "beyond_batchnorm": _beyond_batchnorm,
+    }
+    papers = {"across_papers": across_papers, "convnorm": convnorm, "enorm": enorm}
+    makers |= {name: partial(p.planned, finished=finished) for name, p in papers.items()}
+    if topic not in makers:
+        return []
+    known = inspect.signature(makers[topic]).parameters
+    chosen = {name: value for name, value in chosen.items() if name in known}
+    return list(makers[topic](profile, device=resolve_device(device), **chosen))
 
 
 def is_here(config: TrainConfig | GanConfig) -> bool:
@@ -76,12 +82,22 @@ def tour_runs(
     ]
 
 
-def _norm_decay(profile: str, *, epsilon: float | None = None, **chosen: Any) -> list[TrainConfig]:
+def _norm_decay(
+    profile: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    epsilon: float | None = None,
+    device: str = "cpu",
+) -> list[TrainConfig]:
+    chosen = {"seeds": seeds, "epochs": epochs, "device": device}
     runs = norm_decay.adversarial_runs(profile, epsilon=epsilon, **chosen)
     return [*runs, *norm_decay.regularized_runs(profile, **chosen), *norm_decay.other_start(runs)]
 
 
-def _beyond_batchnorm(profile: str, **chosen: Any) -> list[TrainConfig]:
+def _beyond_batchnorm(
+    profile: str, *, seeds: Sequence[int] | None = None, device: str = "cpu"
+) -> list[TrainConfig]:
     parts = ("depth", "group", "training", "residual", "tradeoff", "rule")
     makers = [getattr(beyond_batchnorm, f"{part}_runs") for part in parts]
-    return [run for maker in makers for run in maker(profile, **chosen)]
+    return [run for maker in makers for run in maker(profile, seeds=seeds, device=device)]

@@ -1,6 +1,7 @@
 """Figures of the workbook: a table goes in, a matplotlib Figure comes out; nothing here trains."""
 
 from normkit.plots import (
+    across_papers,
     beyond_batchnorm,
     convnorm,
     enorm,
@@ -15,6 +16,7 @@ from normkit.plots import (
 from normkit.plots.style import save, style
 
 __all__ = [
+    "across_papers",
     "beyond_batchnorm",
     "convnorm",
     "enorm",

@@ -1,9 +1,9 @@
 """Runs what the store does not hold, on as many processes as asked."""
 
-from .cost import trained_on, work
+from .cost import work
 from .dispatch import ClusterError
 from .estimate import Estimate, estimate, measure
-from .pool import WorkerDied, jobs, process_pool
+from .pool import WorkerDied, jobs, place, process_pool
 from .remote import cluster
 from .running import SweepError, make, run, stamp
 
@@ -17,9 +17,9 @@ __all__ = [
     "jobs",
     "make",
     "measure",
+    "place",
     "process_pool",
     "run",
     "stamp",
-    "trained_on",
     "work",
 ]

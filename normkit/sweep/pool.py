@@ -4,15 +4,18 @@ import contextlib
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-__all__ = ["WorkerDied", "jobs", "process_pool"]
+__all__ = ["WorkerDied", "jobs", "place", "process_pool"]
 
 
 class WorkerDied(RuntimeError):
@@ -32,6 +35,44 @@ def jobs() -> int:
         return int(text)
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def place(*, alone: bool = False) -> Iterator[None]:
+    """Inside the block one of as many runs as there are `jobs()`, over all sweeps of a workbook.
+
+    *In plain words:* where several notebooks are executed at a time, `$NORMKIT_PLACES` is a folder
+    of theirs, and so many of their runs train at once. Elsewhere nothing is waited for.
+
+    Arguments:
+        alone: wait until no other run is going on, and let none start: for what takes times.
+
+    Example:
+        >>> with place():
+        ...     "training"
+        'training'
+    """
+    folder = os.environ.get("NORMKIT_PLACES")
+    if folder is None:
+        yield
+        return
+    locks = [FileLock(Path(folder) / f"place-{index}") for index in range(jobs())]
+    with contextlib.ExitStack() as held:
+        if alone:
+            for lock in locks:  # in order: two who want all do not wait for each other
+                held.enter_context(lock)
+        else:
+            held.enter_context(_first_free(locks))
+        yield
+
+
+def _first_free(locks: list[FileLock]) -> FileLock:
+    """One of the locks, acquired once, to be released by its block."""
+    while True:
+        for lock in locks:
+            with contextlib.suppress(Timeout):
+                return lock.acquire(blocking=False)
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from normkit.records import Record, Store, digest
 from normkit.training import GanConfig, train, train_gan
 
 from .cost import Config, work
-from .pool import jobs, process_pool
+from .pool import jobs, place, process_pool
 from .remote import cluster
 
 __all__ = ["SweepError", "make", "run", "stamp"]
@@ -99,7 +99,8 @@ def make(config: Config, root: str) -> str:
     with store.claim(config) as checkpoint:
         if store.get(config) is None:
             trainer = train_gan if isinstance(config, GanConfig) else train
-            trainer(config, checkpoint=checkpoint).save(store)
+            with place():
+                trainer(config, checkpoint=checkpoint).save(store)
     return store.key(config)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +13,6 @@ from normkit.training import TrainConfig, from_dict
 
 __all__ = ["estimate", "in_words"]
 
-PER_UPDATE, PER_WORK = 3e-3, 2e-8  # seconds, on one core: of an update, of a sweep's unit of work
-DENSE = ("mlp", "autoencoder")  # a sweep counts their layers as if they ran over the image
 FREE = ("seed", "lr")  # what changes no run's time
 
 
@@ -29,8 +26,7 @@ def estimate(configs: Sequence[TrainConfig], store: Store) -> float:
 
     *In plain words:* the time of the stored run that is most like it (of the same network, under
     the same attack if there is one, then with the most settings in common), times the ratio of
-    their work: so much for an update, and so much for a unit of a sweep's own count, which knows
-    epochs, images, depth and width. Where no run of the network is stored, that work alone.
+    their work as `sweep.work` has it. Where no run of the network is stored, that work alone.
 
     Example:
         >>> import tempfile
@@ -58,18 +54,10 @@ def in_words(seconds: float) -> str:
 def _seconds(config: TrainConfig, root: str, keys: tuple[str, ...]) -> float:
     timed = [other for other in _stored(root, keys) if other.config["model"] == config.model]
     if not timed:
-        return _work(config)
+        return sweep.work(config)
     mine = _plain(dataclasses.asdict(config))
     nearest = max(timed, key=lambda other: _likeness(mine, other.config))
-    return nearest.seconds * _work(config) / _work(from_dict(nearest.config))
-
-
-def _work(config: TrainConfig) -> float:
-    """Seconds that a run takes by its configuration alone."""
-    images, (_, size, _) = sweep.trained_on(config)
-    updates = config.epochs * math.ceil(images / config.batch_size)
-    across = size**2 if config.model in DENSE else 1
-    return PER_UPDATE * updates + PER_WORK * sweep.work(config) / across
+    return nearest.seconds * sweep.work(config) / sweep.work(from_dict(nearest.config))
 
 
 def _likeness(mine: dict[str, Any], other: dict[str, Any]) -> tuple[bool, int]:

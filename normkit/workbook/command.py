@@ -3,11 +3,13 @@
 import csv
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import gallery
 from .forecast import forecast
 from .folders import Folders, check_folders
 from .notebook import nearest
@@ -48,7 +50,7 @@ def command(
         scheduler: address of the Dask cluster that trains, such as tcp://HOST:8786.
 
     Returns:
-        0, or 1 if a notebook failed or the scoreboard could not be written.
+        0, or 1 if a notebook failed, or the scoreboard or a page could not be written.
 
     Raises:
         ValueError: something that is asked for does not exist or has the wrong type.
@@ -69,7 +71,7 @@ def command(
         check_folders(folders, profile)
         _check_scheduler(scheduler)
     outcomes = _run(tasks, folders, How(jobs, scheduler, timeout))
-    return _close(outcomes, folders.figures / profile)
+    return _close(outcomes, folders, profile)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -96,49 +98,58 @@ def _list(tasks: Sequence[Task], folders: Folders, jobs: int | None) -> int:
 
 
 def _run(tasks: Sequence[Task], folders: Folders, how: How) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+    found: dict[str, Outcome] = {}
     progress = _Progress()
     try:
         for outcome in run(tasks, folders, how=how, tick=progress.tick):
-            outcomes.append(outcome)
+            name = outcome.task.notebook.name
+            found[name] = outcome
             if outcome.state != "up to date":
-                name, seconds = outcome.task.notebook.name, f"{outcome.seconds:.1f} s"
                 why = f": {outcome.why}" if outcome.state == "failed" else ""
-                progress.line(f"{name} {outcome.state} after {seconds}{why}")
+                told = f"{name} {outcome.state} after {outcome.seconds:.1f} s{why}"
+                progress.ended(outcome.task, told)
     except (KeyboardInterrupt, SystemExit):
-        progress.line("interrupted; what was finished is kept")
-        print(table(outcomes))
+        print("\ninterrupted; what was finished is kept", file=sys.stderr)
+        print(table(list(found.values())))
         raise
-    return outcomes
+    return [found[task.notebook.name] for task in tasks]
 
 
 class _Progress:
-    """One line that is written over on a terminal; elsewhere at most a line in 15 seconds."""
+    """One line that is written over on a terminal; elsewhere a line of each task in 15 seconds."""
 
     def __init__(self) -> None:
         self.terminal = sys.stderr.isatty()
-        self.task: Task | None = None
-        self.written = 0.0
+        self.lock = threading.Lock()
+        self.now: dict[str, str] = {}  # what each running notebook does
+        self.written: dict[str, float] = {}
 
     def tick(self, task: Task, what: str, start: float) -> None:
-        now = time.monotonic()
-        if self.task is not task:
-            self.task, self.written = task, now
-            self.line(f"{task.notebook.name}: {task.why}; {what}")
-        text = f"{task.notebook.name} {what} {now - start:.0f} s"
-        if self.terminal:
-            text = text[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif now - self.written >= 15:
-            self.written = now
-            self.line(text)
+        now, name = time.monotonic(), task.notebook.name
+        with self.lock:
+            if name not in self.written:
+                self.written[name] = now
+                self._write(f"{name}: {task.why}; {what}")
+            text = self.now[name] = f"{name} {what} {now - start:.0f} s"
+            if self.terminal:
+                text = " | ".join(self.now.values())[: shutil.get_terminal_size().columns - 1]
+                print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+            elif now - self.written[name] >= 15:
+                self.written[name] = now
+                self._write(text)
 
-    def line(self, text: str) -> None:
+    def ended(self, task: Task, text: str) -> None:
+        with self.lock:
+            self.now.pop(task.notebook.name, None)
+            self._write(text)
+
+    def _write(self, text: str) -> None:
         clear = "\r\033[K" if self.terminal else ""
         print(f"{clear}{text}", file=sys.stderr, flush=True)
 
 
-def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
+def _close(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> int:
+    figures = folders.figures / profile
     print(table(outcomes))
     print(f"figures: {figures}")
     failed = any(outcome.state == "failed" for outcome in outcomes)
@@ -160,7 +171,43 @@ def _close(outcomes: Sequence[Outcome], figures: Path) -> int:
         print(f"normkit: {scoreboard} is damaged; {again}", file=sys.stderr)
         return 1
     print("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    return int(failed)
+    problem = _publish(outcomes, folders, profile) if profile in gallery.SHOWN else None
+    if problem:
+        print(f"normkit: {problem}", file=sys.stderr)
+    return int(failed or problem is not None)
+
+
+def _publish(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> str | None:
+    """Write the pages and the gallery that are missing or older than what they show.
+
+    Returns:
+        None, or a sentence that says what could not be written.
+    """
+    figures, kept = folders.figures / profile, folders.kept(profile)
+    sound = [o.task.notebook.name for o in outcomes if o.state in ("ran", "up to date")]
+    sound = sound if profile == DEFAULT_PROFILE else []
+    shown = {kept / f"{name}.ipynb": figures / f"{name}.html" for name in sound}
+    pages = {copy: page for copy, page in shown.items() if _older(page, copy)}
+    try:
+        if pages:
+            from .pages import write
+
+            for copy, page in pages.items():
+                write(copy, page)
+        if pages or _older(folders.figures / "README.md", figures / "claims.csv"):
+            gallery.write(folders)
+    except OSError as error:
+        return f"{error.filename} not written: {error.strerror}"
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _older(file: Path, source: Path) -> bool:
+    """Whether a file is missing or older than its source, where there is one."""
+    if not source.is_file():
+        return False
+    return not file.is_file() or file.stat().st_mtime < source.stat().st_mtime
 
 
 def _check_profile(profile: str, folders: Folders) -> None:

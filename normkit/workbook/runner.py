@@ -1,11 +1,13 @@
-"""Which notebooks are to run and why, and the runs themselves, one after another."""
+"""Which notebooks are to run and why, and the runs themselves, two at a time."""
 
 import contextlib
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ __all__ = ["How", "Outcome", "Task", "plan", "run"]
 
 LIMITS = {"smoke": 900, "quick": 3600, "cifar10": 4 * 3600}  # seconds that a cell may take
 FORCED = "forced"
+AT_ONCE = 2  # notebooks
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,19 @@ class How:
         jobs: processes for the runs that a notebook asks for; None leaves it to `sweep`.
         scheduler: address of the Dask cluster that makes them instead.
         timeout: seconds that a cell may take; None for the profile's limit.
+        places: folder of what notebooks that are executed at a time share, see `sweep.place`.
     """
 
     jobs: int | None = None
     scheduler: str | None = None
     timeout: float | None = None
+    places: str | None = None
 
     @property
     def variables(self) -> dict[str, str]:
         """What a notebook's kernel sees of it."""
         said = {"NORMKIT_JOBS": self.jobs, "NORMKIT_SCHEDULER": self.scheduler}
+        said["NORMKIT_PLACES"] = self.places
         return {name: str(value) for name, value in said.items() if value is not None}
 
 
@@ -125,27 +131,44 @@ def run(
     how: How = How(),
     tick: Callable[[Task, str, float], None],
 ) -> Iterator[Outcome]:
-    """Execute the tasks that have a reason to run, one after another; one fails, the next runs.
+    """Execute the tasks that have a reason to run, and give each when it is done.
 
-    A notebook that another process is executing is waited for, and then left alone if it is up
-    to date.
+    *In plain words:* two notebooks are executed at a time, since one draws on a single core while
+    another trains; together they train no more runs at a time than one would. One fails, the
+    others run. A notebook that another process is executing is waited for, and then left alone if
+    it is up to date.
 
     Arguments:
         tasks: of `plan`.
         folders: of the workbook.
         how: on what, and for how long.
-        tick: told about once a second which task runs, what it does, and since when
+        tick: told about once a second, from threads, which task runs, what it does, and since when
             (`time.monotonic()`).
 
     Raises:
         KeyboardInterrupt, SystemExit: on Ctrl-C and SIGTERM, after the notebook's processes ended.
     """
-    with _terminable():
-        for task in tasks:
-            if not task.reasons:
-                yield Outcome(task, "up to date", task.why)
-                continue
-            yield _in_turn(task, folders, how, tick)
+    due = [task for task in tasks if task.reasons]
+    yield from (Outcome(task, "up to date", task.why) for task in tasks if not task.reasons)
+    if not due:
+        return
+    stopped = threading.Event()
+
+    def told(task: Task, what: str, start: float) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt  # in its thread, which then ends the notebook's process
+        tick(task, what, start)
+
+    with _terminable(), tempfile.TemporaryDirectory() as places:
+        how = replace(how, places=places if len(due) > 1 else None)
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            running = [threads.submit(_in_turn, task, folders, how, told) for task in due]
+            try:
+                for outcome in as_completed(running):
+                    yield outcome.result()
+            finally:
+                stopped.set()
+                threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -> list[str]:
@@ -185,6 +208,7 @@ def _run_one(
     book, kept = task.notebook, folders.kept(task.profile)
     path, copy = kept / f"{book.name}.json", kept / f"{book.name}.ipynb"
     inputs = state.inputs(book, task.parameters)
+    start = time.monotonic()
     state.write(path, {"state": "the last run did not finish"})
     variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
     variables |= how.variables
@@ -200,8 +224,23 @@ def _run_one(
         return f"{error}; executed notebook: {copy}" if copy.is_file() else error
     data = fingerprints(used(book, task.parameters), folders.runs / "workbook" / "data.json")
     figures = state.outputs(folders.figures / task.profile / book.topic)
-    state.write(path, {"state": "done", **inputs, "data": data, "figures": figures})
+    ran = {"seconds": round(time.monotonic() - start), "machine": _machine(task, how)}
+    state.write(path, {"state": "done", **inputs, "data": data, "figures": figures, "run": ran})
     return None
+
+
+def _machine(task: Task, how: How) -> str:
+    """Where a notebook was executed, in one line."""
+    import torch
+
+    from ..papers.measured import hardware
+
+    device = (task.notebook.defaults | task.parameters).get("device")
+    words = [hardware(1)]
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        words.insert(0, torch.cuda.get_device_name())
+    words += [f"--jobs {how.jobs}"] if how.jobs else []
+    return ", ".join(words + (["--scheduler"] if how.scheduler else []))
 
 
 @contextlib.contextmanager

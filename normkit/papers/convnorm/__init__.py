@@ -6,7 +6,7 @@ better generative networks.
 """
 
 from .attacked import Attacked, attacked
-from .departures import departures
+from .departures import changed_shares, departures
 from .effects import beside, effects, known_effects
 from .methods import METHODS, changed, method_of
 from .operators import concept, conditions, layer_norms
@@ -39,6 +39,7 @@ __all__ = [
     "attacked",
     "beside",
     "changed",
+    "changed_shares",
     "check_result",
     "choosing_runs",
     "concept",

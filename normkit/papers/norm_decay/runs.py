@@ -63,7 +63,7 @@ SETTINGS = {
         attack_images=32,
     ),
     "quick": Adversaries(
-        TrainConfig(epochs=20, initialization="torch", norms=()),
+        TrainConfig(epochs=40, initialization="torch", norms=()),
         nets=(("resnet8", 8), ("vgg11", 8)),
     ),
     "cifar10": Adversaries(
