@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+import normkit
 from normkit import attacks, norms, sweep, training
 from normkit.papers import across_papers, convnorm
 from normkit.records import Store
 from normkit.sweep.cost import trained_on
+from normkit.workbook import times
+from normkit.workbook.notebook import find
 
 GRID = across_papers.SETTINGS["quick"]
 PLANS = across_papers.grid_runs("quick", {})
@@ -178,3 +182,15 @@ def test_robust_accuracy_is_that_of_the_attack_on_the_same_starts(trained):
         with torch.no_grad():
             right = (model(moved).argmax(1) == labels).double().mean().item()
         assert seen[record.key, "robust"] == pytest.approx(right)
+
+
+def test_what_is_timed_is_taken_by_a_process_of_its_own_and_found_by_the_notebook(tmp_path):
+    told = {"NORMKIT_RUNS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    books = find(Path(normkit.__file__).parent.parent)
+    calls = {call for call in times.TIMED for book in books for cell in book.code.values()
+             if f"{call}(" in cell}  # fmt: skip
+    assert calls == set(times.TIMED)
+    mine, heard = [book for book in books if book.topic == "across_papers"], []
+    times.take(mine, "smoke", told, heard.append)
+    assert heard
+    assert Store(tmp_path / "measurements").get(across_papers.step_cost("smoke")) is not None

@@ -142,28 +142,27 @@ def test_killing_a_sweep_keeps_finished_runs_and_leaves_no_worker(tmp_path):
     assert store.keys() == finished, "workers went on after their parent was killed"
 
 
-def test_places_are_shared_and_who_takes_times_is_alone(tmp_path, monkeypatch):
+def test_places_are_shared(tmp_path, monkeypatch):
     monkeypatch.setenv("NORMKIT_PLACES", str(tmp_path))
     monkeypatch.setenv("NORMKIT_JOBS", "2")
-    inside, most, beside = [], [], []
+    inside, most = [], []
 
-    def run(alone):
-        with sweep.place(alone=alone):
-            inside.append(alone)
+    def run():
+        with sweep.place():
+            inside.append(1)
             most.append(len(inside))
             time.sleep(0.1)
-            beside.append(alone and len(inside) > 1)
-            inside.remove(alone)
+            inside.pop()
 
-    threads = [threading.Thread(target=run, args=(index == 3,)) for index in range(8)]
+    threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert max(most) == 2 and len(most) == 8 and not any(beside)
+    assert max(most) == 2 and len(most) == 8
 
 
 def test_without_a_folder_of_places_nothing_is_waited_for(monkeypatch):
     monkeypatch.delenv("NORMKIT_PLACES", raising=False)
-    with sweep.place(alone=True), sweep.place(), sweep.place(alone=True):
+    with sweep.place(), sweep.place(), sweep.place():
         pass

@@ -20,7 +20,7 @@ from normkit import workbook
 from normkit.claims import scoreboard
 from normkit.papers import CLAIMS
 from normkit.workbook import gallery, pages, state
-from normkit.workbook.command import _publish
+from normkit.workbook.publish import publish
 from normkit.workbook.notebook import find
 from normkit.workbook.sections import home, sections
 
@@ -114,7 +114,7 @@ def close(project, state="ran", profile="quick"):
     folders = workbook.Folders()
     [book] = find(project)
     outcomes = [workbook.Outcome(workbook.Task(book, profile, {}, ()), state, "")]
-    return _publish(outcomes, folders, profile)
+    return publish(outcomes, folders, profile)
 
 
 def keep(project, number=0, profile="quick"):

@@ -17,10 +17,7 @@ __all__ = ["Measurement", "hardware", "kept", "measuring_code", "one_thread"]
 
 
 class Measurement(Protocol):
-    """A frozen dataclass that says what is measured, on what it depends, and measures it.
-
-    One that takes times says `timed = True`: then no run of the workbook goes on beside it.
-    """
+    """A frozen dataclass that says what is measured, on what it depends, and measures it."""
 
     def dependencies(self) -> dict[str, str]:
         """The hashes of the code that the result depends on."""
@@ -58,7 +55,7 @@ def kept(config: Measurement, store: Store) -> Record:
         record = place.get(config)  # another process may have measured while this one waited
         if record is not None:
             return record
-        with sweep.place(alone=getattr(config, "timed", False)):
+        with sweep.place():
             start = time.perf_counter()
             with one_thread(), torch.no_grad():
                 tables = config.tables()

@@ -38,14 +38,11 @@ def jobs() -> int:
 
 
 @contextlib.contextmanager
-def place(*, alone: bool = False) -> Iterator[None]:
+def place() -> Iterator[None]:
     """Inside the block one of as many runs as there are `jobs()`, over all sweeps of a workbook.
 
     *In plain words:* where several notebooks are executed at a time, `$NORMKIT_PLACES` is a folder
     of theirs, and so many of their runs train at once. Elsewhere nothing is waited for.
-
-    Arguments:
-        alone: wait until no other run is going on, and let none start: for what takes times.
 
     Example:
         >>> with place():
@@ -57,17 +54,12 @@ def place(*, alone: bool = False) -> Iterator[None]:
         yield
         return
     locks = [FileLock(Path(folder) / f"place-{index}") for index in range(jobs())]
-    with contextlib.ExitStack() as held:
-        if alone:
-            for lock in locks:  # in order: two who want all do not wait for each other
-                held.enter_context(lock)
-        else:
-            held.enter_context(_first_free(locks))
+    with _first_free(locks):
         yield
 
 
-def _first_free(locks: list[FileLock]) -> FileLock:
-    """One of the locks, acquired once, to be released by its block."""
+def _first_free(locks: list[FileLock]) -> contextlib.AbstractContextManager:
+    """One of the locks, acquired, to be released by its block."""
     while True:
         for lock in locks:
             with contextlib.suppress(Timeout):

@@ -1,5 +1,6 @@
 """`normkit run`: checks what is asked for, runs it, says what happened."""
 
+import contextlib
 import csv
 import shutil
 import sys
@@ -13,6 +14,7 @@ from . import gallery
 from .forecast import forecast
 from .folders import Folders, check_folders
 from .notebook import nearest
+from .publish import publish, write_pages
 from .runner import How, Outcome, Task, plan, run
 
 __all__ = ["DEVICES", "command", "table"]
@@ -108,6 +110,8 @@ def _run(tasks: Sequence[Task], folders: Folders, how: How) -> list[Outcome]:
                 why = f": {outcome.why}" if outcome.state == "failed" else ""
                 told = f"{name} {outcome.state} after {outcome.seconds:.1f} s{why}"
                 progress.ended(outcome.task, told)
+            with contextlib.suppress(OSError, ValueError):  # tried again, and said, at the end
+                write_pages([outcome], folders)
     except (KeyboardInterrupt, SystemExit):
         print("\ninterrupted; what was finished is kept", file=sys.stderr)
         print(table(list(found.values())))
@@ -171,43 +175,10 @@ def _close(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> int:
         print(f"normkit: {scoreboard} is damaged; {again}", file=sys.stderr)
         return 1
     print("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
-    problem = _publish(outcomes, folders, profile) if profile in gallery.SHOWN else None
+    problem = publish(outcomes, folders, profile) if profile in gallery.SHOWN else None
     if problem:
         print(f"normkit: {problem}", file=sys.stderr)
     return int(failed or problem is not None)
-
-
-def _publish(outcomes: Sequence[Outcome], folders: Folders, profile: str) -> str | None:
-    """Write the pages and the gallery that are missing or older than what they show.
-
-    Returns:
-        None, or a sentence that says what could not be written.
-    """
-    figures, kept = folders.figures / profile, folders.kept(profile)
-    sound = [o.task.notebook.name for o in outcomes if o.state in ("ran", "up to date")]
-    sound = sound if profile == DEFAULT_PROFILE else []
-    shown = {kept / f"{name}.ipynb": figures / f"{name}.html" for name in sound}
-    pages = {copy: page for copy, page in shown.items() if _older(page, copy)}
-    try:
-        if pages:
-            from .pages import write
-
-            for copy, page in pages.items():
-                write(copy, page)
-        if pages or _older(folders.figures / "README.md", figures / "claims.csv"):
-            gallery.write(folders)
-    except OSError as error:
-        return f"{error.filename} not written: {error.strerror}"
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _older(file: Path, source: Path) -> bool:
-    """Whether a file is missing or older than its source, where there is one."""
-    if not source.is_file():
-        return False
-    return not file.is_file() or file.stat().st_mtime < source.stat().st_mtime
 
 
 def _check_profile(profile: str, folders: Folders) -> None:

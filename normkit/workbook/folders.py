@@ -1,6 +1,7 @@
 """Where a workbook lies, whether that can be written, and whose turn a notebook is."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,15 @@ class Folders:
     def kept(self, profile: str) -> Path:
         """The folder of executed notebooks and of what they depended on."""
         return self.runs / "workbook" / profile
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a kernel is told; one thread: cores are for training, and bits stay the same."""
+        told = {"NORMKIT_FIGURES": str(self.figures), "NORMKIT_RUNS": str(self.runs)}
+        told["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+        if "NORMKIT_DATA" in os.environ:
+            told["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
+        return told
 
     @contextlib.contextmanager
     def turn(self, profile: str, name: str, waiting: Callable[[], None]) -> Iterator[None]:

@@ -17,6 +17,7 @@ from .datasets import fingerprints, used
 from .folders import Folders
 from .notebook import Notebook
 from .process import execute, terminable
+from .times import take
 
 __all__ = ["How", "Outcome", "Task", "plan", "run"]
 
@@ -159,7 +160,9 @@ def run(
         tick(task, what, start)
 
     with terminable(), tempfile.TemporaryDirectory() as places:
-        how = replace(how, places=places if len(due) > 1 else None)
+        if len(due) > 1:
+            _take_times(due, folders, how, tick)
+            how = replace(how, places=places)
         with ThreadPoolExecutor(AT_ONCE) as threads:
             running = [threads.submit(_in_turn, task, folders, how, told) for task in due]
             try:
@@ -168,6 +171,14 @@ def run(
             finally:
                 stopped.set()
                 threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _take_times(
+    due: Sequence[Task], folders: Folders, how: How, tick: Callable[[Task, str, float], None]
+) -> None:
+    start, books = time.monotonic(), [task.notebook for task in due]
+    environment = folders.environment | how.variables
+    take(books, due[0].profile, environment, lambda what: tick(due[0], what, start))
 
 
 def _reasons(folders: Folders, book: Notebook, profile: str, parameters: dict) -> list[str]:
@@ -209,14 +220,9 @@ def _run_one(
     inputs = state.inputs(book, task.parameters)
     start = time.monotonic()
     state.write(path, {"state": "the last run did not finish"})
-    variables = {"NORMKIT_FIGURES": str(folders.figures), "NORMKIT_RUNS": str(folders.runs)}
-    variables |= how.variables
-    # Cores are for runs that train; and what a cell computes has the same bits on any of them.
-    variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
-    if "NORMKIT_DATA" in os.environ:
-        variables["NORMKIT_DATA"] = str(Path(os.environ["NORMKIT_DATA"]).expanduser().absolute())
     limit = how.timeout or LIMITS.get(task.profile)
-    chosen = {"environment": variables, "limit": limit, "tick": tick}
+    environment = folders.environment | how.variables
+    chosen = {"environment": environment, "limit": limit, "tick": tick}
     places = (folders.figures / task.profile, kept)
     error = execute(book, task.parameters, copy, places=places, **chosen)
     if error:

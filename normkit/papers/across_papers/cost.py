@@ -1,9 +1,9 @@
 """What a training step costs under every method, timed in turns."""
 
 import dataclasses
-from typing import ClassVar
 
 import pandas as pd
+import torch
 
 from normkit.records import code_hashes
 from normkit.training import Evaluation, train
@@ -41,8 +41,6 @@ class StepCost:
     profile: str
     rounds: int = 3
 
-    timed: ClassVar[bool] = True
-
     def dependencies(self) -> dict[str, str]:
         """The code that is timed."""
         return code_hashes("normkit.training", __name__)
@@ -56,7 +54,8 @@ class StepCost:
         rows = []
         for turn in range(self.rounds):
             for method in METHODS:
-                history = train(changed(grid, base, method, lr=1e-3)).tables["history"]
+                with torch.enable_grad():
+                    history = train(changed(grid, base, method, lr=1e-3)).tables["history"]
                 rows.append((method, turn, float(history.seconds[1:].min()) / STEPS))
         table = pd.DataFrame(rows, columns=["method", "seed", "seconds"])
         batch = table[table.method == "batch"].set_index("seed").seconds

@@ -5,7 +5,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -41,8 +40,6 @@ class Cost:
     depth: int = 8
     width: int = 256
     threads: int = 1
-
-    timed: ClassVar[bool] = True
 
     def dependencies(self) -> dict[str, str]:
         """The code that is timed."""

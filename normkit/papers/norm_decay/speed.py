@@ -6,7 +6,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import pandas as pd
 
@@ -39,8 +38,6 @@ class Speed:
     divide: int = 1
     repetitions: int = 3
     patience: float = 1.0
-
-    timed: ClassVar[bool] = True
 
     def dependencies(self) -> dict[str, str]:
         """The hashes of the code that is timed and of the code that times."""
