@@ -9,7 +9,7 @@ from .measured import MEASURES, Measured, measured
 from .released import departures
 from .runs import Plan, borrowed_runs, choosing_runs, datasets, grid_runs, planned, variant_runs
 from .settings import METHODS, SETTINGS, Grid, changed
-from .tables import COLUMNS, correlations, ranks, scores, wide
+from .tables import COLUMNS, contrasts, correlations, ranks, scores, wide
 
 __all__ = [
     "COLUMNS",
@@ -23,6 +23,7 @@ __all__ = [
     "borrowed_runs",
     "changed",
     "choosing_runs",
+    "contrasts",
     "correlations",
     "datasets",
     "departures",

@@ -10,7 +10,7 @@ from scipy import stats
 from normkit import claims
 from normkit.records import Record
 
-__all__ = ["COLUMNS", "correlations", "ranks", "scores", "wide"]
+__all__ = ["COLUMNS", "contrasts", "correlations", "ranks", "scores", "wide"]
 
 # What is measured, and which way is first: more (1), less (-1), or nearest to 1 (0).
 COLUMNS = {
@@ -28,6 +28,12 @@ COLUMNS = {
     "gradient_ratio": 0,
 }
 PREDICTORS = ("spectral", "l1", "linf", "slope", "stable_rank", "clean", "energy")
+QUESTIONS = (
+    *(("conv_norm", "batch", norm) for norm in ("l1", "linf", "spectral", "robust")),
+    *(("enorm", "none", measure) for measure in ("spectral", "robust", "clean")),
+    *((f"nd_{norm}", "batch", "stable_rank") for norm in ("l1", "linf")),
+    *((method, "group", "robust") for method in ("layer", "instance")),
+)
 DRAWS = 2_000  # of the bootstrap over methods
 
 
@@ -89,6 +95,30 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, a row per method and a column per measurement."""
     means = table.pivot_table("value", "method", "measure", sort=False)
     return means[[name for name in COLUMNS if name in means]]
+
+
+def contrasts(table: pd.DataFrame) -> pd.DataFrame:
+    """The four questions that no paper asks of its own method, paired by seed.
+
+    *In plain words:* what ConvNorm does to the l1 and linf norms, ENorm to spectral norm and
+    robust accuracy, norm decay to the stable rank, and group size to robust accuracy.
+
+    Columns: question (method minus reference), measure, effect, low, high, n.
+
+    Example:
+        >>> rows = [("enorm", 0, "spectral", 3.0), ("none", 0, "spectral", 4.0)]
+        >>> table = pd.DataFrame(rows, columns=["method", "seed", "measure", "value"])
+        >>> contrasts(table)[["question", "effect"]].values.tolist()
+        [['enorm minus none', -1.0]]
+    """
+    rows = []
+    for one, other, measure in QUESTIONS:
+        wide = table[table.measure == measure].pivot(index="seed", columns="method", values="value")
+        if {one, other} <= set(wide):
+            part = claims.above("", (wide[one] - wide[other]).tolist())
+            numbers = (part.effect, part.low, part.high, part.n)
+            rows.append((f"{one} minus {other}", measure, *numbers))
+    return pd.DataFrame(rows, columns=["question", "measure", "effect", "low", "high", "n"])
 
 
 def correlations(
