@@ -1,9 +1,12 @@
 """Networks by what a person types: a record's key, a checkpoint file, a name of torchvision."""
 
+import contextlib
 import dataclasses
 import difflib
+import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +24,7 @@ __all__ = ["Network", "Reading", "classifiers", "load", "load_classifier", "load
 
 Weights = dict[str, Tensor]
 Note = dict[str, Any] | None
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class Network(NamedTuple):
@@ -185,7 +189,7 @@ def _rebuilt(name: str, weights: Weights, note: Note) -> Network:
     """
     try:
         config, form = note["config"], note["meta"]["form"]
-        with torch.device("meta"), _InPlace(), warnings.catch_warnings(action="ignore"):
+        with torch.device("meta"), _InPlace(), _quiet():
             training.rebuild(config, form, weights)
         model, title = training.rebuild(config, form, weights), f"{config['model']} ({name})"
         return Network(
@@ -231,9 +235,16 @@ def _named(name: str, reading: Reading, weights: Weights, size: tuple[int, ...])
     return Network(f"{made} ({name})", model, size, classes)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings; of several threads one at a time, since the filters belong to the process."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings(action="ignore"):
+        yield
+
+
 def _random(name: str, num_classes: int = 1000) -> nn.Module:
     from torchvision.models import get_model
 
-    with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
+    with torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)
         return get_model(name, weights=None, num_classes=num_classes).eval()
