@@ -251,6 +251,7 @@ if [ "$EXTRA" = test ]; then
     set -- -n 2 --dist loadgroup "$@"
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # threads of two processes would wait for each other
   fi
-  exec "$PYTHON" -m pytest -q "$@"
+  # As many processes as there are cores, so one thread each.
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec "$PYTHON" -m pytest -q "$@"
 fi
 exec "$PYTHON" -m normkit run "$@"

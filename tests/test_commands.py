@@ -38,15 +38,6 @@ def run(*words: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small are slower on many threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def only(store: Store):
     [key] = store.keys()
     return store.open(key)

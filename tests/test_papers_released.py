@@ -72,15 +72,6 @@ def named(rows):
     return [f"{row.repository}: {row.there}" for row in rows.itertuples()]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small are slower on many threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run in a store, and its weights in a file: what `run`, KEY and CHECKPOINT stand for."""

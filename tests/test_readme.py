@@ -69,15 +69,6 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Nets this small are slower on many threads, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def reader() -> dict:
     """What a reader has before a block: a net, an optimizer, images, a layer, a checkpoint."""
     torch.manual_seed(0)
