@@ -170,6 +170,13 @@ def test_a_step_costs_batchnorms_time_where_the_step_is_batchnorms():
     assert times.ratio.pgd > 1.5  # two more passes forward and back
 
 
+@pytest.mark.parametrize("profile", across_papers.SETTINGS)
+def test_singular_values_are_clipped_while_the_step_is_timed(profile):
+    run = across_papers.StepCost(profile).configs()["svc"]
+    steps = run.epochs * run.subset // run.batch_size
+    assert run.projection.bound and 1 < run.projection.every <= steps // run.epochs
+
+
 def test_robust_accuracy_is_that_of_the_attack_on_the_same_starts(trained):
     records, seen = trained
     task = training.prepare(training.from_dict(records[0].config))

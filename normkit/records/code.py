@@ -4,11 +4,13 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import threading
 from pathlib import Path
 
-__all__ = ["code_hashes", "normkit_imports"]
+__all__ = ["code_hashes", "normkit_imports", "syntax_tree"]
 
 PACKAGE = "normkit"
+_PARSING = threading.Lock()
 
 
 @functools.cache
@@ -42,11 +44,21 @@ def code_hashes(*modules: str) -> dict[str, str]:
         path = _path(name)
         if path is None:
             raise ModuleNotFoundError(f"module {name!r} is not part of {PACKAGE}")
-        tree = ast.parse(path.read_bytes())
+        tree = syntax_tree(path.read_bytes())
         waiting += normkit_imports(tree, name if path.stem == "__init__" else _parent(name))
         waiting += [_parent(name)] if "." in name else []
         found[name] = _hash(tree)
     return dict(sorted(found.items()))
+
+
+def syntax_tree(source: str | bytes, mode: str = "exec") -> ast.Module | ast.Expression:
+    """Parse Python, one thread at a time: CPython 3.11 counts the depth of all threads together.
+
+    Raises:
+        SyntaxError: if the source is not Python.
+    """
+    with _PARSING:
+        return ast.parse(source, mode=mode)
 
 
 def normkit_imports(tree: ast.AST, package: str = PACKAGE) -> list[str]:

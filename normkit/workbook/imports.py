@@ -7,7 +7,7 @@ from pathlib import Path
 import normkit
 
 from ..records import code_hashes
-from ..records.code import normkit_imports
+from ..records.code import normkit_imports, syntax_tree
 
 __all__ = ["ROOT", "dependencies"]
 
@@ -87,4 +87,4 @@ def _file(name: str) -> Path:
 
 
 def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
+    return syntax_tree(path.read_bytes())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..records.code import syntax_tree
 from ..records.files import read_json
 
 __all__ = ["Notebook", "find", "literal", "nearest", "select", "settings"]
@@ -125,7 +126,7 @@ def literal(text: str) -> Any:
         ([0, 1], 0.25, 'group')
     """
     try:
-        return _value(ast.parse(text.strip(), mode="eval").body)
+        return _value(syntax_tree(text.strip(), "eval").body)
     except NO_LITERAL:
         return text
 
@@ -170,7 +171,7 @@ def _assignments(source: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The names that a cell assigns literals to, and the types that they may have."""
     values: dict[str, Any] = {}
     kinds: dict[str, str] = {}
-    for node in ast.parse(source).body:
+    for node in syntax_tree(source).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [target.id for target in targets if isinstance(target, ast.Name)]

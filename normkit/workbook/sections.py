@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ..records.code import syntax_tree
 from ..records.files import read_json
 
 __all__ = ["Section", "home", "sections"]
@@ -80,7 +81,7 @@ def home(name: str, found: list[Section]) -> Section | None:
 def _saved(source: str) -> list[str]:
     """The names that a cell saves figures by; none where it is not plain Python."""
     try:
-        tree = ast.parse(source)
+        tree = syntax_tree(source)
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         saving = [call for call in calls if ast.unparse(call.func) == "plots.save"]
         places = [a for call in saving for a in call.args if isinstance(a, ast.BinOp)]

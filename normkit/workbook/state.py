@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import replace
+from ..records.code import syntax_tree
 from ..records.files import read_json
 from .imports import ROOT, dependencies
 from .notebook import Notebook
@@ -96,7 +97,7 @@ def syntax(notebook: Notebook) -> ast.Module:
     body: list[ast.stmt] = []
     for source in notebook.code.values():
         try:
-            body += ast.parse(source).body
+            body += syntax_tree(source).body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
     return ast.Module(body, [])

@@ -2,11 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 import torch
 
 from normkit.records import code_hashes
-from normkit.training import Evaluation, train
+from normkit.training import Evaluation, TrainConfig, train
 
 from ..profiles import choose
 from .settings import METHODS, SETTINGS, changed
@@ -31,7 +32,8 @@ class StepCost:
     """Times the steps of every method, all methods in turns, on one thread.
 
     *In plain words:* a short training of a few steps each, of which the fastest epoch counts;
-    the rounds are the repetitions.
+    the rounds are the repetitions. Singular values are clipped once in that epoch, and what it
+    takes is spread over the steps that lie between two clippings in the grid.
 
     Arguments:
         profile: whose network and images.
@@ -45,18 +47,32 @@ class StepCost:
         """The code that is timed."""
         return code_hashes("normkit.training", __name__)
 
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Table "times": method, seed (the round), seconds of a step, ratio to BatchNorm's."""
+    def configs(self) -> dict[str, TrainConfig]:
+        """The short training of every method.
+
+        Example:
+            >>> StepCost("quick").configs()["svc"].projection.every
+            4
+        """
         grid = choose(SETTINGS, self.profile)
         few = {"subset": STEPS * grid.clean.batch_size, "epochs": EPOCHS}
         few["evaluation"] = Evaluation(clean_every=0)
         base = dataclasses.replace(grid.clean, **few)
+        made = {method: changed(grid, base, method, lr=1e-3) for method in METHODS}
+        clipping = dataclasses.replace(made["svc"].projection, every=STEPS)
+        return made | {"svc": dataclasses.replace(made["svc"], projection=clipping)}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Table "times": method, seed (the round), seconds of a step, ratio to BatchNorm's."""
         rows = []
         for turn in range(self.rounds):
-            for method in METHODS:
+            for method, run in self.configs().items():
                 with torch.enable_grad():
-                    history = train(changed(grid, base, method, lr=1e-3)).tables["history"]
+                    history = train(run).tables["history"]
                 rows.append((method, turn, float(history.seconds[1:].min()) / STEPS))
         table = pd.DataFrame(rows, columns=["method", "seed", "seconds"])
-        batch = table[table.method == "batch"].set_index("seed").seconds
-        return {"times": table.assign(ratio=table.seconds / table.seed.map(batch))}
+        batch = table.seed.map(table[table.method == "batch"].set_index("seed").seconds)
+        apart = choose(SETTINGS, self.profile).every
+        share = np.where(table.method == "svc", STEPS / apart, 1.0)
+        seconds = batch + share * (table.seconds - batch)
+        return {"times": table.assign(seconds=seconds, ratio=seconds / batch)}

@@ -113,7 +113,8 @@ def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for one, other, measure in QUESTIONS:
-        wide = table[table.measure == measure].pivot(index="seed", columns="method", values="value")
+        of_one = table[table.measure == measure]
+        wide = of_one.pivot(index="seed", columns="method", values="value")
         if {one, other} <= set(wide):
             part = claims.above("", (wide[one] - wide[other]).tolist())
             numbers = (part.effect, part.low, part.high, part.n)
