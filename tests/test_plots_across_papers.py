@@ -71,6 +71,14 @@ def test_the_heat_map_has_every_method_by_its_robust_rank():
     assert len(axes.texts) == 2 * 19 * 12
 
 
+def test_a_cell_says_that_all_runs_diverged():
+    ranks = source.ranks(SCORES)
+    lost = (ranks.method == "oni") & (ranks.measure == "clean")
+    axes = across_papers.ranks(ranks.assign(value=ranks.value.mask(lost))).axes[0]
+    assert [text.get_text() for text in axes.texts].count("diverged") == 1
+    assert len(axes.texts) == 2 * 19 * 12 - 1
+
+
 def test_each_panel_names_its_correlation_and_has_a_dot_per_method():
     figure = FIGURES["predict"]()
     for axes, found in zip(figure.axes, FOUND.itertuples(), strict=True):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from seaborn import heatmap
 
 from normkit.plots.marks import GREY, count, evidence, finish, header, picture, readable
@@ -49,7 +49,8 @@ def ranks(table: pd.DataFrame, *, note: str = "") -> Picture:
     column stands what comes first. Methods are in the order of their robust accuracy.
 
     Arguments:
-        table: columns method, measure (of `MEASURES`), rank, low, high, n; one row per cell.
+        table: columns method, measure (of `MEASURES`), value, rank, low, high, n; one row per
+            cell. Where the value is NaN, every run diverged, and the cell says so.
         note: a short grey line at the bottom.
 
     Raises:
@@ -57,11 +58,11 @@ def ranks(table: pd.DataFrame, *, note: str = "") -> Picture:
 
     Example:
         >>> table = pd.DataFrame({"method": ["batch", "none"], "measure": "clean",
-        ...     "rank": [1.0, 2.0], "low": 1.0, "high": 2.0, "n": 3})
+        ...     "value": [0.9, 0.8], "rank": [1.0, 2.0], "low": 1.0, "high": 2.0, "n": 3})
         >>> [text.get_text() for text in ranks(table).axes[0].texts][:2]
         ['1', '1\N{EN DASH}2']
     """
-    rows = require(table, ["method", "measure", "rank", "low", "high", "n"])
+    rows = require(table, ["method", "measure", "value", "rank", "low", "high", "n"])
     measures = [name for name in MEASURES if name in set(rows["measure"])]
     grid = rows.pivot(index="method", columns="measure", values="rank")[measures]
     grid = grid.reindex(rows["method"].unique())
@@ -216,6 +217,9 @@ def departures(table: pd.DataFrame, *, note: str = "") -> Picture:
 
 def _rank_cell(axes: Axes, x: float, y: float, row: pd.Series, most: int) -> None:
     color = "white" if row["rank"] < 0.6 * most else "#111111"
+    if np.isnan(row["value"]):
+        axes.text(x, y, "diverged", color=color, fontsize=4, ha="center", va="center")
+        return
     axes.text(x, y - 0.14, f"{row['rank']:.2g}", color=color, fontsize=6, ha="center", va="center")
     if not np.isfinite(row["low"]):
         return
@@ -230,6 +234,8 @@ def _predictor(axes: Axes, means: pd.DataFrame, measure: str) -> None:
     axes.scatter(pair[measure], pair["robust"], c=colors, s=14, linewidths=0, zorder=3)
     if measure != "clean" and pair[measure].max() > 4 * pair[measure].min() > 0:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
     if measure == "clean":
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -58,13 +58,12 @@ def _grid(profile: str, epsilon: float, images: int, level: float = 0.4, **more:
     """On the networks of the notebook on ConvNorm, so that runs of both are made once."""
     theirs = convnorm.SETTINGS[profile]
     noise = dataclasses.replace(theirs.noise, label_noise=level)
-    shared = {"lrs": theirs.lrs, "choosing_epochs": theirs.choosing_epochs}
-    shared["seeds"] = theirs.seeds
+    shared = {"lrs": theirs.lrs, "choosing_epochs": theirs.choosing_epochs, "seeds": theirs.seeds}
     return Grid(theirs.clean, noise, theirs.free, epsilon, images, **shared | more)
 
 
 _FEW = {"epochs": 8, "subset": 2000}
-_CIFAR10 = _grid("cifar10", 2 / 255, 500, 0.6, every=50, lrs=(0.1,), choosing_epochs=1)
+_CIFAR10 = _grid("cifar10", 2 / 255, 500, 0.6, every=50, choosing_epochs=4)
 SETTINGS = {
     "smoke": _grid("smoke", 0.05, 32, every=1, seeds=(5,)),
     "quick": _grid("quick", 0.05, 297),
