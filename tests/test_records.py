@@ -208,6 +208,7 @@ def test_comments_and_docstrings_change_no_hash_and_constants_do(tmp_path, monke
         os.utime(package / "part.py", ns=(0, hash_of.calls))
         hash_of.calls += 10**9
         records.code_hashes.cache_clear()
+        records.code._module.cache_clear()
         return records.code_hashes("normkit.part")["normkit.part"]
 
     hash_of.calls = 1

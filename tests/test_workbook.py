@@ -313,11 +313,9 @@ def test_a_second_run_executes_nothing_and_does_not_import_torch(executed):
     words += ["--set", "alpha.radius=.25"]
     program = f"import sys; from normkit.__main__ import main; code = main({words}); "
     program += "sys.exit(code or 'torch' in sys.modules or 'papermill' in sys.modules)"
-    start = time.monotonic()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "up to date" in result.stdout
-    assert time.monotonic() - start < 5
 
 
 def test_a_kernel_that_does_not_start_is_tried_once_more(project, monkeypatch):

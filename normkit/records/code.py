@@ -39,16 +39,21 @@ def code_hashes(*modules: str) -> dict[str, str]:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found:
-            continue
-        path = _path(name)
-        if path is None:
-            raise ModuleNotFoundError(f"module {name!r} is not part of {PACKAGE}")
-        tree = syntax_tree(path.read_bytes())
-        waiting += normkit_imports(tree, name if path.stem == "__init__" else _parent(name))
-        waiting += [_parent(name)] if "." in name else []
-        found[name] = _hash(tree)
+        if name not in found:
+            found[name], needed = _module(name)
+            waiting += needed
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _module(name: str) -> tuple[str, list[str]]:
+    """The hash of a module, and which modules it cannot do without."""
+    path = _path(name)
+    if path is None:
+        raise ModuleNotFoundError(f"module {name!r} is not part of {PACKAGE}")
+    tree = syntax_tree(path.read_bytes())
+    needed = normkit_imports(tree, name if path.stem == "__init__" else _parent(name))
+    return _hash(tree), needed + ([_parent(name)] if "." in name else [])
 
 
 def syntax_tree(source: str | bytes, mode: str = "exec") -> ast.Module | ast.Expression:

@@ -1,6 +1,7 @@
 """Which modules of normkit a notebook depends on, found without importing any of them."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,16 @@ def dependencies(tree: ast.Module) -> dict[str, str]:
         parent = name.rpartition(".")[0]
         waiting += [parent] if parent else []
         if name not in GATHERING:
-            path = _file(name)
-            waiting += _imported(_parse(path), name if path.stem == "__init__" else parent)
+            waiting += _needed(name)
     return {name: value for name, value in code_hashes(*found).items() if name in found}
+
+
+@functools.cache
+def _needed(name: str) -> list[str]:
+    """What a module imports, directly."""
+    path = _file(name)
+    package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    return list(_imported(_parse(path), package))
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
@@ -71,6 +79,7 @@ def _used(tree: ast.AST, package: str) -> Iterator[str]:
             yield node.attr
 
 
+@functools.cache
 def _passed_on(package: str) -> dict[str, list[str]]:
     """Name in a package's `__init__` -> the modules that its import statement reaches."""
     found = {}
