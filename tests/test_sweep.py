@@ -9,8 +9,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
+from pool_workers import workers
 
 from normkit import data, models, sweep
 from normkit.records import Store
@@ -51,12 +51,6 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path):
     assert store.get(SIX[0]) is not None and store.get(SIX[1]) is not None
 
 
-def _workers():
-    """The processes of a pool, without the one that tracks what they share."""
-    children = psutil.Process().children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
 def test_a_worker_that_is_killed_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("NORMKIT_JOBS", "2")
     store, endless = Store(tmp_path), dataclasses.replace(TINY, epochs=10**6)
@@ -64,7 +58,7 @@ def test_a_worker_that_is_killed_is_named_and_the_others_go_on(tmp_path, monkeyp
     def kill_the_last():
         while len(store.keys()) < 3:
             time.sleep(0.05)
-        for worker in _workers():
+        for worker in workers():
             worker.kill()
 
     killer = threading.Thread(target=kill_the_last)
@@ -74,7 +68,14 @@ def test_a_worker_that_is_killed_is_named_and_the_others_go_on(tmp_path, monkeyp
     killer.join()
     assert "epochs=1000000" in str(failed.value)
     assert all(store.get(config) for config in SIX[:3])
-    assert not _workers()
+    assert not workers()
+
+
+def test_workers_see_the_environment_as_it_is_when_they_start(monkeypatch):
+    for told in ("first", "second"):
+        monkeypatch.setenv("NORMKIT_TOLD", told)
+        with sweep.process_pool(1) as pool:
+            assert pool.submit(os.environ.get, "NORMKIT_TOLD").result() == told
 
 
 def test_a_sweep_of_which_half_diverges_finishes_and_says_so(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Whatever goes wrong under a notebook is named, and stops neither the others nor the next run."""
 
+import inspect
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pool_workers import workers
 from test_workbook import alive, enter, run, wait_for, write
 
 from normkit import records
@@ -22,17 +24,18 @@ PID = "import os\nfrom pathlib import Path\nPath('pids').open('a').write(f'{os.g
 MENDED = "from pathlib import Path\nmended = Path('mended').exists()\n"
 ORPHAN = "import signal\nos.kill(os.getppid(), signal.SIGKILL)\nimport time\ntime.sleep(600)"
 HUNG = "import time\ntime.sleep(600)"
-SWEEP = """import psutil, threading, time
+SWEEP = f"""import psutil, threading, time
 from normkit import sweep
 from normkit.records import Store
 from normkit.training import TrainConfig
 store = Store()
 run = TrainConfig(epochs=50, subset=32, width=4, norms=(), final_norms=())
 
+{inspect.getsource(workers)}
 def kill_the_worker():
     while not list(store.root.glob(".unfinished/*.lock")):
         time.sleep(0.01)
-    [worker] = [p for p in psutil.Process().children() if "spawn_main" in str(p.cmdline())]
+    [worker] = workers()
     worker.kill()
 
 with sweep.process_pool(1) as pool:

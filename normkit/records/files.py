@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -144,6 +145,7 @@ def publish(scratch: Path, target: Path, replace: bool = False) -> None:
     shutil.rmtree(scratch.with_name(f"{scratch.name}-replaced"), ignore_errors=True)
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     names = ("normkit", "torch", "numpy", "pandas")
     return {"python": sys.version.split()[0]} | {name: version(name) for name in names}

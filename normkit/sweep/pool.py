@@ -3,12 +3,14 @@
 import contextlib
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ class _Pool(Executor):
     """A thread for every process: it hands over one call at a time, and sees its process die."""
 
     def __init__(self, workers: int):
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._listener, self._lifeline = self._context.Pipe(duplex=False)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
         self._mine = threading.local()
@@ -121,14 +123,26 @@ class _Pool(Executor):
             raise WorkerDied("its process died (out of memory, or killed)") from error
 
     def _start(self) -> ProcessPoolExecutor:
+        given = (self._listener, dict(os.environ))
         self._mine.process = ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_start_worker, initargs=(self._listener,)
+            1, mp_context=self._context, initializer=_start_worker, initargs=given
         )
         self._processes.append(self._mine.process)
         return self._mine.process
 
 
-def _start_worker(listener: Connection) -> None:
+def _context() -> BaseContext:
+    # On Linux one process imports torch, and workers are its forks; elsewhere each imports it.
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["normkit.sweep"])
+    return context
+
+
+def _start_worker(listener: Connection, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(listener,), daemon=True).start()
 

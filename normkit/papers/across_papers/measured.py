@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from normkit import attacks, data, norms, probes
+from normkit import attacks, data, norms, probes, sweep
 from normkit.records import Record, Store
 from normkit.training import TrainConfig, from_dict, generator, prepare, restore
 from normkit.training.task import Task
@@ -70,13 +70,20 @@ class Measured:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Table "measures": key, measure (of `MEASURES`), value."""
-        store, rows = Store(), []
-        for key in (*self.networks, *self.attacked):
-            found = self._found(store.open(key), whole=key in self.networks)
-            rows += [(key, name, float(value)) for name, value in found.items()]
+        keys = (*self.networks, *self.attacked)
+        with sweep.process_pool(min(sweep.jobs(), len(keys))) as pool:
+            found = list(pool.map(self.found, keys))
+        rows = [
+            (key, name, float(value))
+            for key, values in zip(keys, found, strict=True)
+            for name, value in values.items()
+        ]
         return {"measures": pd.DataFrame(rows, columns=["key", "measure", "value"])}
 
-    def _found(self, record: Record, whole: bool) -> dict[str, float]:
+    @torch.no_grad()
+    def found(self, key: str) -> dict[str, float]:
+        """The measures of one network."""
+        record = Store().open(key)
         config = from_dict(record.config)
         task, model = _task(config.dataset, config.image_size, config.subset), restore(record)
         model = model.to(task.images.device).eval()
@@ -90,7 +97,7 @@ class Measured:
             generator=generator(0, "evaluation"),
         )
         robust = {"robust": attacks.robust_accuracy(model, shown, labels, attack)}
-        if not whole:
+        if key not in self.networks:
             return robust
         found = _norms(model, tuple(shown.shape[1:]))
         found["slope"] = norms.lipschitz_lower_bound(model, shown[:PROBED], steps=4).value
