@@ -197,18 +197,29 @@ def test_a_full_disk_leaves_no_half_record(tmp_path):
         os.system(f"umount '{small}'")
 
 
-def test_comments_and_docstrings_change_no_hash_and_constants_do(tmp_path, monkeypatch):
-    package = tmp_path / "normkit"
-    package.mkdir()
-    monkeypatch.setattr(records.code, "_root", lambda: package)
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of its own, whose hashes are forgotten afterwards."""
+    folder = tmp_path / "normkit"
+    folder.mkdir()
+    monkeypatch.setattr(records.code, "_root", lambda: folder)
+    yield folder
+    _forget_hashes()
+
+
+def _forget_hashes():
+    records.code_hashes.cache_clear()
+    records.code._module.cache_clear()
+
+
+def test_comments_and_docstrings_change_no_hash_and_constants_do(package):
     (package / "__init__.py").write_text("")
 
     def hash_of(source: str) -> str:
         (package / "part.py").write_text(source)
         os.utime(package / "part.py", ns=(0, hash_of.calls))
         hash_of.calls += 10**9
-        records.code_hashes.cache_clear()
-        records.code._module.cache_clear()
+        _forget_hashes()
         return records.code_hashes("normkit.part")["normkit.part"]
 
     hash_of.calls = 1

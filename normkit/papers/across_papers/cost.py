@@ -41,7 +41,7 @@ class StepCost:
     """
 
     profile: str
-    rounds: int = 3
+    rounds: int = 5
 
     def dependencies(self) -> dict[str, str]:
         """The code that is timed."""
